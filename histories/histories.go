@@ -1,0 +1,109 @@
+// Package histories is the record of what happened in a run: the sequence of
+// operations as clients saw them, the faults as the nemesis injected and healed
+// them, and what was observed of the nodes' leadership, on one monotonic clock.
+//
+// A history is a list of [Event]. Everything else (operations, statistics,
+// verdicts, reports) is a function of it. [Recorder] writes one while the run goes
+// on; [ReadFile] reads one back.
+package histories
+
+import (
+	"fmt"
+	"time"
+)
+
+// Type says what an event tells about its operation. The words are Jepsen's.
+type Type uint8
+
+const (
+	// Invoke: the operation is about to be sent.
+	Invoke Type = iota
+	// OK: the operation happened, between its invoke and this event.
+	OK
+	// Fail: the operation certainly did not happen and never will.
+	Fail
+	// Info: nobody knows. The operation may have happened, may happen later, or never.
+	// A process that sees Info is never used again. Nemesis and observer events are
+	// Info too: they are no operations.
+	Info
+)
+
+var typeNames = [...]string{"invoke", "ok", "fail", "info"}
+
+// String returns the word written in history files.
+func (t Type) String() string {
+	if int(t) < len(typeNames) {
+		return typeNames[t]
+	}
+	return fmt.Sprintf("Type(%d)", uint8(t))
+}
+
+// ParseType is the inverse of [Type.String].
+func ParseType(s string) (Type, error) {
+	for i, name := range typeNames {
+		if s == name {
+			return Type(i), nil
+		}
+	}
+	return 0, fmt.Errorf("event type %q: want invoke, ok, fail or info", s)
+}
+
+// Processes below zero are not clients. In a history file they are written as the
+// words "nemesis" and "observer".
+const (
+	Nemesis  = -1
+	Observer = -2
+)
+
+// Event is one line of a history.
+type Event struct {
+	Index    int           // position in the history, from 0
+	Time     time.Duration // since the start of the run, on the checker's monotonic clock; never decreases with Index
+	Process  int           // the logical client thread, from 0; or Nemesis, Observer
+	Type     Type
+	F        string  // what was called: "read", "write", "cas" …; for the nemesis the fault's name; for the observer "status"
+	Key      string  // which object of the workload; empty where there is only one
+	Value    Value   // argument on Invoke, result on OK; completions of writes repeat the argument
+	Node     string  // the node that the client talked to, or that was observed
+	Error    string  // why the outcome is Fail or Info
+	Attempts int     // how often the client sent the request under this one invoke; 0 where it was not sent again
+	Final    bool    // true for the reads made after everything was healed
+	Fault    *Fault  // of the nemesis only
+	Status   *Status // of the observer only
+}
+
+// Phase is a step in the life of a fault.
+type Phase string
+
+const (
+	Inject Phase = "inject" // the nemesis decided and sent the command
+	Landed Phase = "landed" // it is in force, with proof
+	Missed Phase = "missed" // it is not in force, though it should be: Error says why
+	Heal   Phase = "heal"   // the nemesis sent the command to undo it
+	Healed Phase = "healed" // it is undone, with proof
+	Stuck  Phase = "stuck"  // it is not undone, though it should be: Error says why
+)
+
+// Fault is what a nemesis event says.
+type Fault struct {
+	ID     int           // number of the step in the schedule, from 1; the same in all phases of one fault
+	Name   string        // "partition", "pause", "kill" …
+	Phase  Phase         // where in its life
+	Took   time.Duration // Landed and Healed: from command to effect on the last node
+	Target string        // as the schedule says it: "leader", "minority", "n3" …
+	Nodes  []string      // what the target resolved to
+	Detail string        // for people: "n1 n4 | n2 n3 n5"
+	Proof  []string      // what was seen that proves the phase, a line each
+}
+
+// Status is what a poll of one node said. An observer event is recorded when
+// something in it other than Commit and Applied changes.
+type Status struct {
+	Up      bool // false: no answer
+	ID      uint64
+	Term    uint64
+	Role    string // "leader", "follower", "candidate", "precandidate"; empty where Up is false
+	Leader  string // name of the node that this one believes to lead; empty for none
+	Commit  uint64
+	Applied uint64
+}

@@ -1,0 +1,147 @@
+// Package agent is the part of the nemesis that runs on a node. It is one process per
+// node, the child of an SSH session (or, on a local cluster, of the checker), and it is
+// spoken to on its standard input and output: one JSON line a request, one a reply.
+//
+// The agent starts the system's process and is its parent, so it knows for certain when
+// it has died; it makes and undoes faults; and it holds a lease: when its controller
+// goes silent, or its standard input ends, it undoes everything that it did.
+package agent
+
+import (
+	"time"
+
+	"capsize/clusters"
+)
+
+// Version is the version of this protocol. Controller and agent refuse each other when
+// theirs differ.
+const Version = 1
+
+// Request is one line on the agent's standard input. Exactly one of the pointers is set.
+type Request struct {
+	ID      uint64    `json:"id"` // echoed in the reply; requests may overlap
+	Hello   *Hello    `json:"hello,omitempty"`
+	Ping    *struct{} `json:"ping,omitempty"` // renews the lease, as every request does
+	Start   *Start    `json:"start,omitempty"`
+	Signal  *Signal   `json:"signal,omitempty"`
+	Block   *Block    `json:"block,omitempty"`
+	Probe   *Probe    `json:"probe,omitempty"`
+	Arrived *Arrived  `json:"arrived,omitempty"`
+	Bye     *Bye      `json:"bye,omitempty"`
+}
+
+// Reply is one line on the agent's standard output.
+type Reply struct {
+	ID      uint64        `json:"id"` // of the request; 0 for an Exited notice
+	Error   string        `json:"error,omitempty"`
+	Hello   *HelloReply   `json:"hello,omitempty"`
+	Start   *StartReply   `json:"start,omitempty"`
+	Signal  *SignalReply  `json:"signal,omitempty"`
+	Block   *BlockReply   `json:"block,omitempty"`
+	Arrived *ArrivedReply `json:"arrived,omitempty"`
+	Exited  *Exited       `json:"exited,omitempty"`
+}
+
+// Hello is the first request: who the node is and how the agent shall behave.
+type Hello struct {
+	Version int             `json:"version"`
+	Run     string          `json:"run"` // the run's id
+	Node    string          `json:"node"`
+	Dir     string          `json:"dir"`   // the host's directory of this run
+	Peers   map[string]Peer `json:"peers"` // every node, this one included
+	Links   []clusters.Link `json:"links,omitempty"`
+	Lease   time.Duration   `json:"lease"` // silence after which the agent heals and leaves
+	// StopOnExpiry also ends the system's process when the lease expires. Without it the
+	// process is left running, healed.
+	StopOnExpiry bool `json:"stopOnExpiry,omitempty"`
+}
+
+// Peer is how another node is reached for partitions and probes.
+type Peer struct {
+	// Address is the node's IP address, where partitions are made in the kernel; empty on
+	// clusters with links.
+	Address string `json:"address,omitempty"`
+	// Probe is the UDP host:port that a probe from this node to that peer is sent to. With
+	// links it is the UDP twin of the link from this node to the peer; else a port of the
+	// peer's agent.
+	Probe string `json:"probe"`
+}
+
+// HelloReply answers Hello.
+type HelloReply struct {
+	Version int    `json:"version"`
+	Pid     int    `json:"pid"`
+	Links   string `json:"links"` // the mechanism that Block will use: "nftables", "proxy", or "none: why"
+}
+
+// Start runs a process, or runs again one that has ended.
+type Start struct {
+	Process clusters.Process `json:"process"`
+}
+
+// StartReply answers Start.
+type StartReply struct {
+	Pid int `json:"pid"`
+}
+
+// Signal sends a signal to a process that Start started, and waits until its effect is
+// seen: for "kill" and "term" that the process was reaped, for "stop" that all its
+// threads are stopped, for "cont" that none is.
+type Signal struct {
+	Process string `json:"process"`
+	Signal  string `json:"signal"` // "kill", "term", "stop", "cont"
+}
+
+// SignalReply answers Signal.
+type SignalReply struct {
+	Pid   int    `json:"pid"`
+	State string `json:"state"` // what proves the effect: "stopped, 9 threads in state T", "killed by SIGKILL"
+}
+
+// Block sets which directed pairs of nodes are cut, replacing what an earlier Block set:
+// an empty list heals all. Each agent is given the whole list and does its own part, in
+// one atomic step.
+type Block struct {
+	Pairs []Pair `json:"pairs"`
+}
+
+// Pair is one direction between two nodes: what From sends does not reach To.
+type Pair struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// BlockReply answers Block.
+type BlockReply struct {
+	// Dropped counts the packets (nftables) or bytes held back (proxy) by the state that
+	// this Block replaced, for each sending node.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
+}
+
+// Probe sends a few UDP datagrams with the nonce to each peer.
+type Probe struct {
+	Nonce uint64 `json:"nonce"`
+}
+
+// Arrived asks from which nodes the probes with the nonce have arrived here.
+type Arrived struct {
+	Nonce uint64 `json:"nonce"`
+}
+
+// ArrivedReply answers Arrived.
+type ArrivedReply struct {
+	From []string `json:"from"`
+}
+
+// Bye makes the agent heal everything, stop the processes if asked, and exit.
+type Bye struct {
+	Stop bool `json:"stop"`
+}
+
+// Exited tells that a process ended without a Signal that would explain it.
+type Exited struct {
+	Process string   `json:"process"`
+	Pid     int      `json:"pid"`
+	Status  string   `json:"status"` // "exit status 1", "killed by SIGSEGV"
+	Tail    []string `json:"tail"`   // the last lines of its log
+}

@@ -1,0 +1,68 @@
+// Package systems describes what is under test: how a node is started, how a client
+// talks to it, what it tells of itself. A [System] decides nothing and does nothing:
+// it returns data (files, a command line) that the harness acts on, and opens clients.
+//
+// The smallest useful system is a key-value client and a command line. What else it
+// can do, it says by implementing optional interfaces: [Observer], [Traced].
+package systems
+
+import (
+	"context"
+	"errors"
+
+	"capsize/clusters"
+	"capsize/histories"
+)
+
+// System is what is under test.
+type System interface {
+	Name() string
+	// Ports are the ports that each node binds.
+	Ports() []clusters.Port
+	// Files returns what must be copied to each host. It may build them; ctx bounds that.
+	Files(ctx context.Context) ([]clusters.File, error)
+	// Process describes the program to run on a node.
+	Process(c clusters.Cluster, node string) clusters.Process
+	// Open returns a client of one node, for one process of the workload. It does not
+	// wait for the node to be there.
+	Open(c clusters.Cluster, node string) (KV, error)
+}
+
+// KV is the client of one process: a key-value store with integer values. It is not
+// used concurrently.
+//
+// A nil error means that the operation happened. An error that proves the opposite is
+// marked with [histories.Definite]; any other error, above all a time-out or a lost
+// connection, means that nobody knows. A client that sends a request again must make
+// sure that it applies once, and report the number of attempts through [Attempts].
+type KV interface {
+	// Get reads a key; [histories.Nil] where it was never written.
+	Get(ctx context.Context, key string) (histories.Value, error)
+	Put(ctx context.Context, key string, value int64) error
+	// CompareAndSwap sets the key to replacement if it holds expected. A definite
+	// [ErrMismatch] says that it held something else.
+	CompareAndSwap(ctx context.Context, key string, expected, replacement int64) error
+	Close() error
+}
+
+// ErrMismatch: a compare-and-swap found another value than the expected one.
+var ErrMismatch = errors.New("the register holds another value")
+
+// Attempts is implemented by clients that send a request again.
+type Attempts interface {
+	// Attempts returns how often the last operation was sent.
+	Attempts() int
+}
+
+// Observer is implemented by systems whose nodes tell their leader and term.
+type Observer interface {
+	// Status asks one node about itself.
+	Status(ctx context.Context, c clusters.Cluster, node string) (histories.Status, error)
+}
+
+// Traced is implemented by systems whose nodes write files worth keeping: traces, logs.
+type Traced interface {
+	// Artifacts returns the names below the host's directory of the files to collect, and
+	// the name each gets below nodes/<node>/ in the run directory.
+	Artifacts(node string) map[string]string
+}
