@@ -38,6 +38,20 @@ func (t Type) String() string {
 	return fmt.Sprintf("Type(%d)", uint8(t))
 }
 
+// MarshalText writes the word; it makes a Type a JSON string.
+func (t Type) MarshalText() ([]byte, error) {
+	if int(t) >= len(typeNames) {
+		return nil, fmt.Errorf("event type %d has no word: want invoke, ok, fail or info", uint8(t))
+	}
+	return []byte(typeNames[t]), nil
+}
+
+// UnmarshalText is the inverse of MarshalText.
+func (t *Type) UnmarshalText(text []byte) (err error) {
+	*t, err = ParseType(string(text))
+	return err
+}
+
 // ParseType is the inverse of [Type.String].
 func ParseType(s string) (Type, error) {
 	for i, name := range typeNames {
@@ -86,24 +100,24 @@ const (
 
 // Fault is what a nemesis event says.
 type Fault struct {
-	ID     int           // number of the step in the schedule, from 1; the same in all phases of one fault
-	Name   string        // "partition", "pause", "kill" …
-	Phase  Phase         // where in its life
-	Took   time.Duration // Landed and Healed: from command to effect on the last node
-	Target string        // as the schedule says it: "leader", "minority", "n3" …
-	Nodes  []string      // what the target resolved to
-	Detail string        // for people: "n1 n4 | n2 n3 n5"
-	Proof  []string      // what was seen that proves the phase, a line each
+	ID     int           `json:"id"`               // number of the step in the schedule, from 1; the same in all phases of one fault
+	Name   string        `json:"name"`             // "partition", "pause", "kill" …
+	Phase  Phase         `json:"phase"`            // where in its life
+	Took   time.Duration `json:"took,omitempty"`   // Landed and Healed: from command to effect on the last node
+	Target string        `json:"target,omitempty"` // as the schedule says it: "leader", "minority", "n3" …
+	Nodes  []string      `json:"nodes,omitempty"`  // what the target resolved to
+	Detail string        `json:"detail,omitempty"` // for people: "n1 n4 | n2 n3 n5"
+	Proof  []string      `json:"proof,omitempty"`  // what was seen that proves the phase, a line each
 }
 
 // Status is what a poll of one node said. An observer event is recorded when
 // something in it other than Commit and Applied changes.
 type Status struct {
-	Up      bool // false: no answer
-	ID      uint64
-	Term    uint64
-	Role    string // "leader", "follower", "candidate", "precandidate"; empty where Up is false
-	Leader  string // name of the node that this one believes to lead; empty for none
-	Commit  uint64
-	Applied uint64
+	Up      bool   `json:"up"` // false: no answer
+	ID      uint64 `json:"id,omitempty"`
+	Term    uint64 `json:"term,omitempty"`
+	Role    string `json:"role,omitempty"`   // "leader", "follower", "candidate", "precandidate"; empty where Up is false
+	Leader  string `json:"leader,omitempty"` // name of the node that this one believes to lead; empty for none
+	Commit  uint64 `json:"commit,omitempty"`
+	Applied uint64 `json:"applied,omitempty"`
 }

@@ -1,6 +1,9 @@
 package histories
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Operation is one call with both its ends: the pair of an Invoke and its completion.
 type Operation struct {
@@ -23,3 +26,89 @@ type Operation struct {
 // Forever is the Return of an operation whose outcome is unknown: it may take effect
 // at any later time.
 const Forever = time.Duration(1<<63 - 1)
+
+// Operations pairs the events of a history into operations, in order of invoke. Events of
+// the nemesis and the observer are none. An invoke without a completion is an operation
+// of unknown outcome. The events must satisfy [Validate].
+func Operations(events []Event) []Operation {
+	ops := make([]Operation, 0, len(events)/2)
+	open := make(map[int]int) // process to its position in ops
+	for i := range events {
+		e := &events[i]
+		if e.Process < 0 {
+			continue
+		}
+		if e.Type == Invoke {
+			open[e.Process] = len(ops)
+			ops = append(ops, Operation{
+				Process: e.Process, F: e.F, Key: e.Key, Node: e.Node, Input: e.Value, Type: Info,
+				Call: e.Time, Return: Forever, Final: e.Final, Invoked: e.Index, Returned: -1,
+			})
+			continue
+		}
+		at, ok := open[e.Process]
+		if !ok {
+			continue
+		}
+		delete(open, e.Process)
+		ops[at].complete(e)
+	}
+	return ops
+}
+
+func (o *Operation) complete(e *Event) {
+	o.Type, o.Error, o.Attempts, o.Returned = e.Type, e.Error, e.Attempts, e.Index
+	if e.Type != Info {
+		o.Return = e.Time
+	}
+	if e.Type == OK {
+		o.Output = e.Value
+	}
+}
+
+// operationJSON is an operation in JSON. A Return of Forever is left out.
+type operationJSON struct {
+	Process  process        `json:"process"`
+	F        string         `json:"f"`
+	Key      string         `json:"key,omitempty"`
+	Node     string         `json:"node,omitempty"`
+	Input    Value          `json:"input"`
+	Output   Value          `json:"output"`
+	Type     Type           `json:"type"`
+	Call     time.Duration  `json:"call"`
+	Return   *time.Duration `json:"return,omitempty"`
+	Error    string         `json:"error,omitempty"`
+	Attempts int            `json:"attempts,omitempty"`
+	Final    bool           `json:"final,omitempty"`
+	Invoked  int            `json:"invoked"`
+	Returned int            `json:"returned"`
+}
+
+// MarshalJSON writes o as it stands in verdict.json: times in nanoseconds, no return
+// where the outcome is unknown.
+func (o Operation) MarshalJSON() ([]byte, error) {
+	raw := operationJSON{
+		Process: process(o.Process), F: o.F, Key: o.Key, Node: o.Node, Input: o.Input, Output: o.Output, Type: o.Type,
+		Call: o.Call, Error: o.Error, Attempts: o.Attempts, Final: o.Final, Invoked: o.Invoked, Returned: o.Returned,
+	}
+	if o.Return != Forever {
+		raw.Return = &o.Return
+	}
+	return json.Marshal(raw)
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (o *Operation) UnmarshalJSON(data []byte) error {
+	var raw operationJSON
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return err
+	}
+	*o = Operation{
+		Process: int(raw.Process), F: raw.F, Key: raw.Key, Node: raw.Node, Input: raw.Input, Output: raw.Output, Type: raw.Type,
+		Call: raw.Call, Return: Forever, Error: raw.Error, Attempts: raw.Attempts, Final: raw.Final, Invoked: raw.Invoked, Returned: raw.Returned,
+	}
+	if raw.Return != nil {
+		o.Return = *raw.Return
+	}
+	return nil
+}

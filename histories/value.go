@@ -1,6 +1,8 @@
 package histories
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 )
@@ -50,6 +52,27 @@ func (v Value) String() string { return string(v.appendJSON(nil)) }
 
 // MarshalJSON writes v as it stands in a history file.
 func (v Value) MarshalJSON() ([]byte, error) { return v.appendJSON(nil), nil }
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (v *Value) UnmarshalJSON(data []byte) error {
+	var list []int64
+	var n int64
+	switch {
+	case string(data) == "null":
+		*v = Nil
+	case len(data) > 0 && data[0] == '[':
+		if err := json.Unmarshal(data, &list); err != nil {
+			return fmt.Errorf("value %s: want null, an integer or a list of integers: %w", data, err)
+		}
+		*v = Ints(list...)
+	default:
+		if err := json.Unmarshal(data, &n); err != nil {
+			return fmt.Errorf("value %s: want null, an integer or a list of integers: %w", data, err)
+		}
+		*v = Int(n)
+	}
+	return nil
+}
 
 func (v Value) appendJSON(b []byte) []byte {
 	switch v.kind {

@@ -3,7 +3,18 @@
 // (package agent, on the nodes) and proves that each fault landed and healed.
 package nemesis
 
-import "time"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"capsize/clusters"
+	"capsize/histories"
+)
 
 // Schedule is the list of faults of a run, ordered by time. It is saved with the run as
 // schedule.yaml and can be written by hand.
@@ -20,4 +31,253 @@ type Step struct {
 	Fault    string            `yaml:"fault"`            // "partition", "pause", "kill"
 	Target   string            `yaml:"target"`           // a role, or names joined by commas; resolved when the step begins
 	Params   map[string]string `yaml:"params,omitempty"` // what the fault understands: kind: halves
+}
+
+// Config is what a Nemesis works with.
+type Config struct {
+	Controller *Controller
+	Schedule   Schedule
+	// Seed is what targets are drawn from where the schedule has no seed of its own.
+	Seed      uint64
+	Nodes     []string
+	Processes map[string]clusters.Process // the system's process of each node
+	// Leader returns the node that leads now, and whether one is known.
+	Leader func(ctx context.Context) (node string, known bool)
+	// Ready returns when the node serves again, or with an error when ctx ends before.
+	Ready      func(ctx context.Context, node string) error
+	ReadyLimit time.Duration // for a killed node to serve again; 0 means 20 s
+	Log        Log
+	Say        func(format string, args ...any) // tells a person what happens; may be nil
+}
+
+// Log is where the phases of faults are recorded; a [histories.Recorder] is one.
+type Log interface {
+	Record(histories.Event) histories.Event
+}
+
+const (
+	leaderLimit  = 2 * time.Second // to learn who leads, when a step's target depends on it
+	leaderPoll   = 20 * time.Millisecond
+	commandLimit = 10 * time.Second // for a fault to land and prove it; a heal also has ReadyLimit
+	readyLimit   = 20 * time.Second
+)
+
+// Nemesis carries out one schedule.
+type Nemesis struct {
+	config  Config
+	effects *Effects
+
+	mu      sync.Mutex
+	inForce map[int]Planned // by step; also what could not be healed
+}
+
+// New makes a Nemesis. The schedule must be valid for these nodes.
+func New(config Config) *Nemesis {
+	if config.Schedule.Seed == 0 {
+		config.Schedule.Seed = config.Seed
+	}
+	if config.ReadyLimit == 0 {
+		config.ReadyLimit = readyLimit
+	}
+	if config.Say == nil {
+		config.Say = func(string, ...any) {}
+	}
+	return &Nemesis{config: config, effects: newEffects(config), inForce: make(map[int]Planned)}
+}
+
+// Run carries out the schedule in real time, beginning now. It returns when all steps are
+// over and healed; when ctx ends before, what is in force is healed at once. What becomes
+// of each fault is in the log, its failure too; the error says only that the schedule
+// itself cannot be carried out.
+func (n *Nemesis) Run(ctx context.Context) error {
+	if err := n.config.Schedule.Validate(n.config.Nodes, 0); err != nil {
+		return err
+	}
+	start := time.Now()
+	var steps sync.WaitGroup // no more than the schedule has
+	defer steps.Wait()
+	for i, step := range n.config.Schedule.Steps {
+		if !sleep(ctx, time.Until(start.Add(step.At))) {
+			return nil
+		}
+		steps.Go(func() { n.carryOut(ctx, i+1, step) })
+	}
+	return nil
+}
+
+// carryOut is the life of one fault. The end of ctx shortens it, but a command under way
+// is finished, so that it is known what to undo.
+func (n *Nemesis) carryOut(ctx context.Context, id int, step Step) {
+	planned, err := n.plan(ctx, id)
+	if err != nil {
+		if ctx.Err() == nil {
+			n.missed(planned, err)
+		}
+		return
+	}
+	fault, _ := faultByName(step.Fault) // Run has validated it
+	n.record(planned, histories.Inject, Proof{}, nil)
+	n.mu.Lock()
+	n.inForce[id] = planned
+	n.mu.Unlock()
+	began := time.Now()
+	commandCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit)
+	proof, err := fault.Inject(commandCtx, n.effects, planned)
+	cancel()
+	if err != nil {
+		n.missed(planned, err)
+		n.undo(ctx, fault, planned)
+		return
+	}
+	n.record(planned, histories.Landed, proof, nil)
+	n.config.Say("%s (%s): in force after %s", planned, planned.Target, proof.Took.Round(100*time.Microsecond))
+	sleep(ctx, time.Until(began.Add(step.Duration)))
+	_ = n.heal(context.WithoutCancel(ctx), planned) // it is recorded; HealAll tries again
+}
+
+// plan resolves the step now. Where nobody is known to lead, it waits a little: an
+// election may be under way.
+func (n *Nemesis) plan(ctx context.Context, id int) (Planned, error) {
+	for end := time.Now().Add(leaderLimit); ; {
+		leader, known := n.config.Leader(ctx)
+		if !known || !slices.Contains(n.config.Nodes, leader) {
+			leader = ""
+		}
+		planned, err := n.config.Schedule.Plan(id, n.config.Nodes, leader)
+		if !errors.Is(err, errUnknownLeader) {
+			return planned, err
+		}
+		if time.Now().After(end) {
+			return planned, fmt.Errorf("no leader was known for %s", leaderLimit)
+		}
+		if !sleep(ctx, leaderPoll) {
+			return planned, ctx.Err()
+		}
+	}
+}
+
+func (n *Nemesis) missed(planned Planned, err error) {
+	n.record(planned, histories.Missed, Proof{}, err)
+	n.config.Say("%s (%s): not in force: %v", planned, planned.Target, err)
+}
+
+// undo takes back what a missed fault did in part. Only a failure of that is worth an
+// event.
+func (n *Nemesis) undo(ctx context.Context, fault Fault, planned Planned) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit+n.config.ReadyLimit)
+	defer cancel()
+	if _, err := fault.Heal(ctx, n.effects, planned); err != nil {
+		n.stuck(planned, err)
+		return
+	}
+	n.forget(planned)
+}
+
+// heal ends a fault that is in force, or is stuck.
+func (n *Nemesis) heal(ctx context.Context, planned Planned) error {
+	fault, _ := faultByName(planned.Fault)
+	n.record(planned, histories.Heal, Proof{}, nil)
+	ctx, cancel := context.WithTimeout(ctx, commandLimit+n.config.ReadyLimit)
+	defer cancel()
+	proof, err := fault.Heal(ctx, n.effects, planned)
+	if err != nil {
+		n.stuck(planned, err)
+		return fmt.Errorf("step %d, %s, is stuck: %w", planned.ID, planned, err)
+	}
+	n.forget(planned)
+	n.record(planned, histories.Healed, proof, nil)
+	return nil
+}
+
+func (n *Nemesis) stuck(planned Planned, err error) {
+	n.record(planned, histories.Stuck, Proof{}, err)
+	n.config.Say("%s (%s): not healed: %v", planned, planned.Target, err)
+}
+
+func (n *Nemesis) forget(planned Planned) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.inForce, planned.ID)
+}
+
+func (n *Nemesis) record(planned Planned, phase histories.Phase, proof Proof, err error) {
+	event := histories.Event{
+		Process: histories.Nemesis, Type: histories.Info, F: planned.Fault,
+		Fault: &histories.Fault{
+			ID: planned.ID, Name: planned.Fault, Phase: phase, Took: proof.Took, Target: planned.Target,
+			Nodes: planned.Nodes, Detail: planned.Detail, Proof: proof.Lines,
+		},
+	}
+	if err != nil {
+		event.Error = err.Error()
+	}
+	n.config.Log.Record(event)
+}
+
+// InForce returns the faults in force, a line each, in the order of their steps.
+func (n *Nemesis) InForce() []string {
+	var lines []string
+	for _, planned := range n.standing() {
+		lines = append(lines, planned.String())
+	}
+	return lines
+}
+
+func (n *Nemesis) standing() []Planned {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var standing []Planned
+	for _, id := range slices.Sorted(maps.Keys(n.inForce)) {
+		standing = append(standing, n.inForce[id])
+	}
+	return standing
+}
+
+// HealAll heals what is still in force and proves that nothing is: every pair of nodes
+// reaches each other, and no process is stopped. It is called after Run has returned. The
+// error names what is stuck.
+func (n *Nemesis) HealAll(ctx context.Context) error {
+	standing := n.standing()
+	// A killed node may not serve before it can talk to the others, and they run.
+	order := map[string]int{partition{}.Name(): 1, pause{}.Name(): 2, kill{}.Name(): 3}
+	slices.SortStableFunc(standing, func(a, b Planned) int { return order[a.Fault] - order[b.Fault] })
+	var problems []error
+	for _, planned := range standing {
+		problems = append(problems, n.heal(ctx, planned))
+	}
+	return errors.Join(append(problems, n.proveHealed(ctx))...)
+}
+
+func (n *Nemesis) proveHealed(ctx context.Context) error {
+	var problems []error
+	e := n.effects
+	if n.config.Schedule.uses(partition{}.Name()) {
+		e.network.Lock()
+		clear(e.cuts)
+		_, _, err := e.cut(ctx)
+		if err == nil {
+			_, err = e.proveNetwork(ctx)
+		}
+		e.network.Unlock()
+		if err != nil {
+			problems = append(problems, fmt.Errorf("the network is not proven whole: %w", err))
+		}
+	}
+	if n.config.Schedule.uses(pause{}.Name()) {
+		_, err := onEach(n.config.Nodes, func(node string) (string, error) {
+			line, err := e.signal(ctx, node, "cont")
+			if errors.Is(err, ErrEnded) {
+				err = nil // then it is not stopped; why it ended is told elsewhere
+			}
+			return line, err
+		})
+		if err != nil {
+			problems = append(problems, fmt.Errorf("not every process is proven to run: %w", err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func (s Schedule) uses(fault string) bool {
+	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Fault == fault })
 }

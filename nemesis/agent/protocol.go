@@ -34,6 +34,7 @@ type Request struct {
 type Reply struct {
 	ID      uint64        `json:"id"` // of the request; 0 for an Exited notice
 	Error   string        `json:"error,omitempty"`
+	Gone    bool          `json:"gone,omitempty"` // the error is that the process has ended by itself
 	Hello   *HelloReply   `json:"hello,omitempty"`
 	Start   *StartReply   `json:"start,omitempty"`
 	Signal  *SignalReply  `json:"signal,omitempty"`
@@ -100,7 +101,8 @@ type SignalReply struct {
 
 // Block sets which directed pairs of nodes are cut, replacing what an earlier Block set:
 // an empty list heals all. Each agent is given the whole list and does its own part, in
-// one atomic step.
+// one atomic step. A Block with a lower request ID than one that was carried out before is
+// refused: it was overtaken on its way.
 type Block struct {
 	Pairs []Pair `json:"pairs"`
 }
@@ -131,6 +133,9 @@ type Arrived struct {
 // ArrivedReply answers Arrived.
 type ArrivedReply struct {
 	From []string `json:"from"`
+	// Dropped counts what the present Block has held back so far, as BlockReply does for
+	// the one before.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
 }
 
 // Bye makes the agent heal everything, stop the processes if asked, and exit.

@@ -1,0 +1,63 @@
+// The agent is the part of the nemesis that runs on a node. The checker copies it there,
+// starts it, and speaks to it on its standard input and output.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"capsize/nemesis/agent"
+)
+
+const help = `The capsize agent makes and undoes faults on one node of a cluster under test.
+
+It is not run by hand: the checker copies it to each node, starts it, and speaks to it
+on its standard input and output, one JSON line a request, one a reply. When the checker
+goes silent the agent undoes everything that it did, and ends.
+
+  --help     print this text
+  --version  print the version of the protocol
+`
+
+// exitUsage is the status for wrong usage, as of the checker.
+const exitUsage = 64
+
+func main() {
+	log.SetFlags(log.Ltime | log.Lmicroseconds)
+	log.SetPrefix("capsize agent: ")
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	if len(args) == 1 && args[0] == "--help" {
+		fmt.Print(help)
+		return 0
+	}
+	if len(args) == 1 && args[0] == "--version" {
+		fmt.Printf("capsize agent, protocol version %d\n", agent.Version)
+		return 0
+	}
+	if len(args) > 0 {
+		fmt.Fprintf(os.Stderr, "capsize agent: unknown argument %q\n\n%s", args[0], help)
+		return exitUsage
+	}
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		fmt.Fprintf(os.Stderr, "capsize agent: standard input is a terminal, but only the checker can speak to it\n\n%s", help)
+		return exitUsage
+	}
+	// A broken pipe must not end the agent before it has healed what it did; nor must a
+	// second signal.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE)
+	defer stop()
+	if err := agent.Serve(ctx, os.Stdin, os.Stdout); err != nil {
+		log.Print(err)
+		return 1
+	}
+	return 0
+}

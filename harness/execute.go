@@ -1,0 +1,124 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"capsize/clusters"
+	"capsize/nemesis"
+)
+
+// test is the middle of a run: clients and nemesis against a cluster that serves, then
+// healing and the last reads.
+func (r *run) test(ctx context.Context, d *deployment, schedule nemesis.Schedule) error {
+	watch := newObserver(d.system, d.cluster, r.recorder)
+	driver := &driver{
+		system: d.system, cluster: d.cluster, workload: r.workload, recorder: r.recorder,
+		generator: r.workload.NewGenerator(r.plan.Seed, r.plan.Concurrency),
+		opTimeout: r.plan.OpTimeout, threads: r.plan.Concurrency,
+	}
+	driver.pace.set(r.plan.Rate)
+	breaker := r.nemesis(d, watch, schedule)
+
+	// The observer outlives the clients: it watches the recovery too.
+	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	var watching sync.WaitGroup
+	watching.Go(func() { watch.Run(watchCtx) })
+	defer func() {
+		stopWatching()
+		watching.Wait()
+	}()
+
+	err := r.drive(ctx, driver, breaker, watch)
+	return errors.Join(err, r.recover(ctx, driver, breaker))
+}
+
+// drive lets clients and nemesis work until the time is over, someone interrupts, or one
+// of them can no longer go on.
+func (r *run) drive(ctx context.Context, clients *driver, breaker *nemesis.Nemesis, watch *observer) error {
+	timed, cancel := context.WithTimeout(ctx, r.plan.TimeLimit)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.stopped:
+			cancel()
+		case <-timed.Done():
+		}
+	}()
+	group, groupCtx := errgroup.WithContext(timed)
+	group.Go(func() error { return clients.Run(groupCtx) })
+	group.Go(func() error { return breaker.Run(groupCtx) })
+	var showing sync.WaitGroup
+	showing.Go(func() { r.show(groupCtx, clients, breaker, watch) })
+	err := group.Wait()
+	cancel()
+	showing.Wait()
+	return err
+}
+
+// recover heals everything, proves it, and lets every node answer the last reads. It
+// happens after an interruption too.
+func (r *run) recover(ctx context.Context, clients *driver, breaker *nemesis.Nemesis) error {
+	ctx = context.WithoutCancel(ctx)
+	healCtx, cancel := context.WithTimeout(ctx, takeDownLimit)
+	defer cancel()
+	if err := breaker.HealAll(healCtx); err != nil {
+		// Not healed is in the history too; the liveness checker must not blame the system.
+		return err
+	}
+	if err := r.recorder.Err(); err != nil {
+		return err
+	}
+	r.progress.Say("everything is healed; last reads on every node")
+	return clients.final(ctx, r.plan.RecoveryLimit)
+}
+
+// nemesis makes what will carry the schedule out.
+func (r *run) nemesis(d *deployment, watch *observer, schedule nemesis.Schedule) *nemesis.Nemesis {
+	processes := make(map[string]clusters.Process)
+	for _, node := range d.cluster.Nodes() {
+		processes[node] = d.system.Process(d.cluster, node)
+	}
+	return nemesis.New(nemesis.Config{
+		Controller: d.controller,
+		Schedule:   schedule,
+		Seed:       r.plan.Seed,
+		Nodes:      d.cluster.Nodes(),
+		Processes:  processes,
+		Leader: func(context.Context) (string, bool) {
+			node, _, ok := watch.Leader()
+			return node, ok
+		},
+		Ready: d.serves,
+		Log:   r.recorder,
+		Say:   r.progress.Say,
+	})
+}
+
+// show prints progress until ctx ends.
+func (r *run) show(ctx context.Context, clients *driver, breaker *nemesis.Nemesis, watch *observer) {
+	began := time.Now()
+	var before int64
+	beforeAt := began
+	for sleep(ctx, r.progress.every()) {
+		now := snapshot{
+			elapsed: time.Since(began), limit: r.plan.TimeLimit,
+			ok: clients.tally.ok.Load(), fail: clients.tally.fail.Load(), info: clients.tally.info.Load(),
+			faults: breaker.InForce(),
+		}
+		now.leader, now.term, _ = watch.Leader()
+		now.perSecond = float64(now.ok-before) / time.Since(beforeAt).Seconds()
+		before, beforeAt = now.ok, time.Now()
+		r.progress.Show(now.String())
+	}
+}
+
+// fail ends the run early because the harness can no longer do its work.
+func (r *run) fail(err error) {
+	r.problem(err)
+	r.stopOnce.Do(func() { close(r.stopped) })
+}

@@ -1,0 +1,320 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	requestsMost  = 64               // under way at a time; one more is refused
+	repliesMost   = 256              // that wait to be written; at one more the controller is taken for gone
+	firstLease    = 30 * time.Second // until Hello says better
+	healLimit     = 20 * time.Second // for undoing everything
+	farewellLimit = time.Second      // for the last replies to be written
+)
+
+// Serve speaks the protocol on in and out until the controller says Bye, its input ends,
+// its lease expires, or ctx ends. Whichever it is, Serve first undoes everything that was
+// done, and returns an error if that failed.
+//
+// Serve closes in and out where they can be closed. It does not wait for a read that
+// cannot be interrupted: a blocked read of standard input ends with the program. Processes
+// that are left running on purpose are waited for by goroutines that end with them.
+func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	a := &agent{
+		replies: make(chan Reply, repliesMost), gone: make(chan struct{}), slots: make(chan struct{}, requestsMost),
+	}
+	a.ctx, a.cancel = context.WithCancelCause(context.Background())
+	lines := make(chan []byte)
+	go a.read(in, lines)
+	written := make(chan struct{})
+	go a.write(out, written)
+
+	bye := a.loop(ctx, lines)
+	err := a.leave(bye)
+
+	close(a.replies)
+	select {
+	case <-written:
+	case <-time.After(farewellLimit):
+	}
+	for _, end := range []any{in, out} {
+		if closer, ok := end.(io.Closer); ok {
+			_ = closer.Close() // the other side may have closed it before
+		}
+	}
+	return err
+}
+
+// agent is the state of one session.
+type agent struct {
+	ctx     context.Context // ends when the agent begins to leave; bounds the handlers
+	cancel  context.CancelCauseFunc
+	replies chan Reply
+	gone    chan struct{} // closed when the controller can no longer be told anything
+	once    sync.Once     // closes gone
+	work    sync.WaitGroup
+	slots   chan struct{} // a token for each handler under way
+
+	hello      *Hello // nil before
+	supervisor *supervisor
+	arrived    *arrivals
+	listener   *listener
+
+	mu        sync.Mutex // guards what is below: Blocks are carried out one at a time
+	barrier   barrier
+	lastBlock uint64
+}
+
+// read turns the input into lines, until it ends or a line is too long.
+func (a *agent) read(in io.Reader, lines chan<- []byte) {
+	defer close(lines)
+	scanner := bufio.NewScanner(in)
+	scanner.Buffer(make([]byte, 64<<10), lineMost)
+	for scanner.Scan() {
+		select {
+		case lines <- append([]byte(nil), scanner.Bytes()...):
+		case <-a.ctx.Done():
+			return
+		}
+	}
+	if err := scanner.Err(); err != nil && !errors.Is(err, os.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
+		log.Printf("read requests: %v", err)
+	}
+}
+
+// write writes replies, one line each. It goes on draining after a failure, so that
+// nobody waits for it.
+func (a *agent) write(out io.Writer, written chan<- struct{}) {
+	defer close(written)
+	for reply := range a.replies {
+		line, err := json.Marshal(reply)
+		if err == nil {
+			_, err = out.Write(append(line, '\n'))
+		}
+		if err != nil {
+			a.lose()
+		}
+	}
+}
+
+// lose notes that the controller is gone.
+func (a *agent) lose() { a.once.Do(func() { close(a.gone) }) }
+
+// loop takes requests until there is a reason to leave. It returns the request that asked
+// for it, or nil.
+func (a *agent) loop(ctx context.Context, lines <-chan []byte) *Request {
+	period := firstLease
+	lease := time.NewTimer(period)
+	defer lease.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			log.Printf("told to end: %v", context.Cause(ctx))
+			return nil
+		case <-a.gone:
+			log.Print("the controller takes no replies any more")
+			return nil
+		case <-lease.C:
+			log.Printf("nothing was heard of the controller for %s", period)
+			return nil
+		case line, more := <-lines:
+			if !more {
+				log.Print("the input has ended")
+				return nil
+			}
+			request, err := DecodeRequest(line)
+			if err != nil {
+				a.reply(Reply{ID: request.ID, Error: err.Error()})
+				break
+			}
+			if request.Bye != nil {
+				return &request
+			}
+			a.take(request)
+			if a.hello != nil {
+				period = a.hello.Lease
+			}
+		}
+		lease.Reset(period)
+	}
+}
+
+// take answers at once what takes no time, and gives the rest to a handler.
+func (a *agent) take(r Request) {
+	switch {
+	case r.Ping != nil:
+		a.reply(Reply{ID: r.ID})
+		return
+	case r.Hello != nil:
+		a.reply(a.greet(r))
+		return
+	case a.hello == nil:
+		a.reply(Reply{ID: r.ID, Error: "the first request must be hello"})
+		return
+	}
+	select {
+	case a.slots <- struct{}{}:
+		a.work.Go(func() {
+			defer func() { <-a.slots }()
+			a.reply(a.handle(r))
+		})
+	default:
+		a.reply(Reply{ID: r.ID, Error: fmt.Sprintf("%d requests are under way already", requestsMost)})
+	}
+}
+
+// reply queues a reply. It never blocks: a controller that takes no replies must not keep
+// the agent from healing.
+func (a *agent) reply(r Reply) {
+	select {
+	case a.replies <- r:
+	default:
+		a.lose()
+	}
+}
+
+// greet answers Hello.
+func (a *agent) greet(r Request) Reply {
+	reply, err := a.begin(r.Hello)
+	if err != nil {
+		return Reply{ID: r.ID, Error: "hello: " + err.Error()}
+	}
+	return Reply{ID: r.ID, Hello: reply}
+}
+
+func (a *agent) begin(h *Hello) (*HelloReply, error) {
+	if a.hello != nil {
+		return nil, fmt.Errorf("this agent serves run %s already", a.hello.Run)
+	}
+	if h.Version != Version {
+		return nil, fmt.Errorf("the controller speaks version %d of the protocol, this agent %d: install the agent of the same build", h.Version, Version)
+	}
+	arrived := newArrivals(h.Peers)
+	barrier, mechanism, err := newBarrier(h, arrived)
+	if err != nil {
+		return nil, err
+	}
+	if self := h.Peers[h.Node]; len(h.Links) == 0 && self.Probe != "" {
+		if a.listener, err = listenProbes(self.Probe, arrived); err != nil {
+			return nil, errors.Join(err, barrier.close())
+		}
+	}
+	a.hello, a.arrived, a.barrier = h, arrived, barrier
+	a.supervisor = newSupervisor(h.StopOnExpiry, func(e Exited) { a.notice(e) })
+	return &HelloReply{Version: Version, Pid: os.Getpid(), Links: mechanism}, nil
+}
+
+// notice tells of a process that ended by itself. Once the agent leaves nobody listens.
+func (a *agent) notice(e Exited) {
+	log.Printf("%s (pid %d) ended by itself: %s", e.Process, e.Pid, e.Status)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ctx.Err() == nil {
+		a.reply(Reply{Exited: &e})
+	}
+}
+
+// handle carries out one request.
+func (a *agent) handle(r Request) Reply {
+	reply := Reply{ID: r.ID}
+	var err error
+	switch {
+	case r.Start != nil:
+		var pid int
+		if pid, err = a.supervisor.start(a.ctx, r.Start.Process); err == nil {
+			reply.Start = &StartReply{Pid: pid}
+		}
+	case r.Signal != nil:
+		var signalled SignalReply
+		if signalled, err = a.supervisor.signal(a.ctx, *r.Signal); err == nil {
+			reply.Signal = &signalled
+		}
+	case r.Block != nil:
+		reply.Block, err = a.block(r.ID, r.Block.Pairs)
+	case r.Probe != nil:
+		err = sendProbes(a.hello.Node, a.hello.Peers, r.Probe.Nonce)
+	case r.Arrived != nil:
+		reply.Arrived, err = a.arrivals(r.Arrived.Nonce)
+	}
+	if err != nil {
+		reply.Error, reply.Gone = err.Error(), errors.Is(err, errGone)
+	}
+	return reply
+}
+
+func (a *agent) block(id uint64, pairs []Pair) (*BlockReply, error) {
+	for _, pair := range pairs {
+		for _, name := range []string{pair.From, pair.To} {
+			if _, known := a.hello.Peers[name]; !known {
+				return nil, fmt.Errorf("block %s to %s: there is no node %q", pair.From, pair.To, name)
+			}
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if id < a.lastBlock {
+		return nil, fmt.Errorf("block: overtaken by request %d", a.lastBlock)
+	}
+	dropped, err := a.barrier.block(pairs)
+	if err != nil {
+		return nil, err
+	}
+	a.lastBlock = id
+	return &BlockReply{Dropped: dropped}, nil
+}
+
+func (a *agent) arrivals(nonce uint64) (*ArrivedReply, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	dropped, err := a.barrier.dropped()
+	if err != nil {
+		return nil, err
+	}
+	return &ArrivedReply{From: a.arrived.from(nonce), Dropped: dropped}, nil
+}
+
+// leave undoes everything and, where Bye asked for it, says how that went.
+func (a *agent) leave(bye *Request) error {
+	a.cancel(errors.New("the agent is leaving"))
+	a.work.Wait()
+	err := a.heal(bye)
+	if err != nil {
+		log.Printf("healing failed: %v", err)
+	}
+	if bye != nil {
+		reply := Reply{ID: bye.ID}
+		if err != nil {
+			reply.Error = "bye: " + err.Error()
+		}
+		a.reply(reply)
+	}
+	return err
+}
+
+func (a *agent) heal(bye *Request) error {
+	if a.hello == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), healLimit)
+	defer cancel()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	end := a.hello.StopOnExpiry
+	if bye != nil {
+		end = bye.Bye.Stop
+	}
+	problems := []error{a.barrier.close(), a.supervisor.heal(ctx, end)}
+	if a.listener != nil {
+		problems = append(problems, a.listener.close())
+	}
+	return errors.Join(problems...)
+}

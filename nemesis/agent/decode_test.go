@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestDecodeRequestNamesWhatIsWrong(t *testing.T) {
+	for line, want := range map[string]string{
+		`{`:                                     "decode request",
+		`{"id":1}`:                              "asks for 0 things",
+		`{"id":1,"ping":{},"bye":{}}`:           "asks for 2 things",
+		`{"id":1,"ping":{},"extra":1}`:          "unknown field",
+		`{"id":1,"ping":{}} {}`:                 "more than one JSON value",
+		`{"ping":{}}`:                           "id 0",
+		`{"id":1,"start":{"process":{}}}`:       "process name",
+		`{"id":1,"signal":{"process":""}}`:      "process name",
+		`{"id":1,"hello":{"node":"n1"}}`:        "lease",
+		`{"id":1,"hello":{"lease":5000000000}}`: "node name",
+		`{"id":1,"hello":{"node":"n1","lease":5000000000,"links":[{"From":"n1","To":"n2"}]}}`: "not for n1 to serve",
+		`{"id":1,"start":{"process":{"name":"db","argv":[]}}}`:                                "argv is empty",
+		`{"id":1,"start":{"process":{"name":"db","argv":["x"]}}}`:                             "log and dir",
+	} {
+		if _, err := DecodeRequest([]byte(line)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+	if r, err := DecodeRequest([]byte(`{"id":7,"ping":{}}`)); err != nil || r.ID != 7 || r.Ping == nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// Whatever decodes can be written and read again, and is the same.
+func FuzzDecodeRequest(f *testing.F) {
+	f.Add([]byte(`{"id":1,"ping":{}}`))
+	f.Add([]byte(`{"id":2,"hello":{"version":1,"run":"r","node":"n1","dir":"/d","peers":{"n1":{"probe":"127.0.0.1:1"}},"lease":5000000000}}`))
+	f.Add([]byte(`{"id":3,"start":{"process":{"name":"db","argv":["/bin/db"],"dir":"/d","log":"/d/log"}}}`))
+	f.Add([]byte(`{"id":4,"signal":{"process":"db","signal":"stop"}}`))
+	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"n1","to":"n2"}]}}`))
+	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615}}`))
+	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
+	f.Add([]byte(`{"id":-1}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r, err := DecodeRequest(line)
+		if err != nil {
+			return
+		}
+		if r.asked() != 1 {
+			t.Fatalf("accepted %+v", r)
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r2, err := DecodeRequest(again)
+		if err != nil {
+			t.Fatalf("%s: %v", again, err)
+		}
+		third, err := json.Marshal(r2)
+		if err != nil || !reflect.DeepEqual(again, third) {
+			t.Fatalf("%s became %s (%v)", again, third, err)
+		}
+	})
+}
+
+func FuzzDecodeProbe(f *testing.F) {
+	f.Add(encodeProbe(7, "n1"))
+	f.Add([]byte("capsize-probe-1 "))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		nonce, from, err := decodeProbe(datagram)
+		if err == nil && string(encodeProbe(nonce, from)) != string(datagram) {
+			t.Fatalf("%x is not what it decodes to", datagram)
+		}
+	})
+}

@@ -1,0 +1,230 @@
+// Package links is the network between the nodes of a local cluster, in user space: one
+// TCP relay for each directed link, with a gate in each direction that can be cut. It
+// needs no privilege, which network filters in the kernel do.
+//
+// A [Proxy] serves all links that lead to one node. [Proxy.Block] sets all its gates in
+// one step. Where a direction is cut, bytes are held, not lost: TCP would send them again
+// until the network heals, and after a heal they arrive, in order. A connection that is
+// opened while a direction is cut stays silent, as one whose SYN gets no answer does; if
+// its client gives up before the heal, the other side never hears of it. An end of stream
+// and a reset are held like bytes. One difference remains: connect(2) itself succeeds,
+// since the kernel completes the handshake with the relay.
+//
+// Each link has a UDP twin on the same port. What arrives there through an open gate is
+// handed to the caller, which proves that the gate is open.
+//
+// When Block returns, no byte passes a direction that it cut any more: a write under way
+// is interrupted and what is left of it is held.
+package links
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"capsize/clusters"
+)
+
+const (
+	connectionsMost = 1024                 // per link; one more is reset
+	bufferSize      = 32 << 10             // per direction of a connection
+	dialLimit       = 5 * time.Second      // to reach the target, which is on this machine
+	acceptPause     = 5 * time.Millisecond // after a failed accept: out of descriptors, most likely
+	datagramMost    = 512
+)
+
+// Proxy serves the links to one node. Its methods may be called concurrently.
+type Proxy struct {
+	datagram   func(from string, payload []byte)
+	directions map[direction]int // to the index in every gates
+	gates      atomic.Pointer[gates]
+	links      []*link
+	ctx        context.Context // ends when Close is called
+	cancel     context.CancelFunc
+	work       sync.WaitGroup // all goroutines of the proxy
+
+	mu    sync.Mutex // guards conns, and makes Blocks follow one another
+	conns map[*conn]struct{}
+}
+
+// direction is one direction between two nodes, over whichever link bytes take it.
+type direction struct{ from, to string }
+
+// gates says which directions are cut, all of them at one moment. It is replaced as a
+// whole, so that no pump sees half a partition.
+type gates struct {
+	cut  []bool
+	held []atomic.Uint64 // bytes held back by these gates
+	over chan struct{}   // closed when other gates replace these
+}
+
+// Listen opens the links. Each datagram that came through an open gate is given to
+// datagram, with the name of the node at the link's other end; that must not block.
+func Listen(served []clusters.Link, datagram func(from string, payload []byte)) (*Proxy, error) {
+	p := &Proxy{datagram: datagram, directions: make(map[direction]int), conns: make(map[*conn]struct{})}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	for _, served := range served {
+		l, err := p.open(served)
+		if err != nil {
+			_ = p.Close() // the listeners made so far
+			return nil, fmt.Errorf("link %s to %s: %w", served.From, served.To, err)
+		}
+		p.links = append(p.links, l)
+	}
+	p.gates.Store(p.newGates())
+	for _, l := range p.links {
+		p.work.Go(l.accept)
+		p.work.Go(l.receive)
+	}
+	return p, nil
+}
+
+func (p *Proxy) open(served clusters.Link) (*link, error) {
+	tcp, err := net.Listen("tcp", served.Listen)
+	if err != nil {
+		return nil, err
+	}
+	udp, err := net.ListenPacket("udp", tcp.Addr().String())
+	if err != nil {
+		_ = tcp.Close() // never used
+		return nil, err
+	}
+	return &link{
+		Link: served, proxy: p, tcp: tcp.(*net.TCPListener), udp: udp.(*net.UDPConn),
+		forward: p.index(direction{served.From, served.To}),
+		reverse: p.index(direction{served.To, served.From}),
+	}, nil
+}
+
+func (p *Proxy) index(d direction) int {
+	i, known := p.directions[d]
+	if !known {
+		i = len(p.directions)
+		p.directions[d] = i
+	}
+	return i
+}
+
+func (p *Proxy) newGates() *gates {
+	n := len(p.directions)
+	return &gates{cut: make([]bool, n), held: make([]atomic.Uint64, n), over: make(chan struct{})}
+}
+
+// Serves reports whether bytes that from sends to to pass through this proxy.
+func (p *Proxy) Serves(from, to string) bool {
+	_, known := p.directions[direction{from, to}]
+	return known
+}
+
+// Block cuts the directions for which cut is true and opens all others, in one step. It
+// returns the bytes that the gates before it held back, for each sending node.
+func (p *Proxy) Block(cut func(from, to string) bool) map[string]uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.newGates()
+	for d, i := range p.directions {
+		next.cut[i] = cut(d.from, d.to)
+	}
+	before := p.gates.Swap(next)
+	for c := range p.conns {
+		c.settle(next)
+	}
+	close(before.over)
+	return p.count(before)
+}
+
+// Held returns the bytes that the present gates have held back so far, for each sending
+// node.
+func (p *Proxy) Held() map[string]uint64 { return p.count(p.gates.Load()) }
+
+func (p *Proxy) count(g *gates) map[string]uint64 {
+	held := make(map[string]uint64)
+	for d, i := range p.directions {
+		if n := g.held[i].Load(); n > 0 {
+			held[d.from] += n
+		}
+	}
+	return held
+}
+
+// Close ends all links and connections and waits until nothing of the proxy is left.
+func (p *Proxy) Close() error {
+	p.cancel()
+	var problems []error
+	for _, l := range p.links {
+		problems = append(problems, l.tcp.Close(), l.udp.Close())
+	}
+	p.mu.Lock()
+	for c := range p.conns {
+		c.reset()
+	}
+	p.mu.Unlock()
+	p.work.Wait()
+	return errors.Join(problems...)
+}
+
+// link is one of the proxy's links.
+type link struct {
+	clusters.Link
+	proxy            *Proxy
+	tcp              *net.TCPListener
+	udp              *net.UDPConn
+	forward, reverse int // directions
+	live             atomic.Int64
+}
+
+func (l *link) accept() {
+	for {
+		from, err := l.tcp.AcceptTCP()
+		if err != nil {
+			if !pause(l.proxy.ctx, acceptPause) {
+				return
+			}
+			continue
+		}
+		if l.live.Add(1) > connectionsMost {
+			l.live.Add(-1)
+			reset(from)
+			continue
+		}
+		l.proxy.work.Go(func() {
+			defer l.live.Add(-1)
+			l.carry(from)
+		})
+	}
+}
+
+// receive is the UDP twin.
+func (l *link) receive() {
+	buffer := make([]byte, datagramMost)
+	for {
+		n, _, err := l.udp.ReadFrom(buffer)
+		if err != nil {
+			if !pause(l.proxy.ctx, acceptPause) {
+				return
+			}
+			continue
+		}
+		if now := l.proxy.gates.Load(); now.cut[l.forward] {
+			now.held[l.forward].Add(uint64(n))
+			continue
+		}
+		l.proxy.datagram(l.From, append([]byte(nil), buffer[:n]...))
+	}
+}
+
+// pause waits for d; it reports whether ctx is still live.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// forker starts processes in sessions of their own: no hang-up of the agent's session and
+// no signal to its group reaches them.
+//
+// Where they shall die with the agent, even when it is killed, the kernel sees to it
+// (PR_SET_PDEATHSIG). It acts when the thread that forked ends (prctl(2)), so that has to
+// be one thread that lives as long as the agent.
+type forker struct {
+	jobs chan func() // nil where processes may outlive the agent
+	work sync.WaitGroup
+	once sync.Once
+}
+
+func newForker(dieWithAgent bool) *forker {
+	f := &forker{}
+	if !dieWithAgent {
+		return f
+	}
+	f.jobs = make(chan func())
+	f.work.Go(func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		for job := range f.jobs {
+			job()
+		}
+	})
+	return f
+}
+
+func (f *forker) start(command *exec.Cmd) (err error) {
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if f.jobs == nil {
+		return command.Start()
+	}
+	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	done := make(chan struct{})
+	f.jobs <- func() {
+		defer close(done)
+		err = command.Start()
+	}
+	<-done
+	return err
+}
+
+// close ends the forking thread, and with it what was started to die with the agent.
+func (f *forker) close() {
+	if f.jobs != nil {
+		f.once.Do(func() { close(f.jobs) })
+		f.work.Wait()
+	}
+}
+
+// awaitEnd waits until a child has ended, and leaves it to be reaped.
+func awaitEnd(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+func signalGroup(pid int, signal syscall.Signal) error {
+	if err := unix.Kill(-pid, signal); err != nil {
+		return fmt.Errorf("send %s to the process group of pid %d: %w", signalName(signal), pid, err)
+	}
+	return nil
+}
+
+func stopGroup(pid int) error   { return signalGroup(pid, unix.SIGSTOP) }
+func resumeGroup(pid int) error { return signalGroup(pid, unix.SIGCONT) }
+
+// killGroup kills what is left of a group whose leader has ended; most often nothing is.
+func killGroup(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) }
+
+func signalName(signal syscall.Signal) string {
+	if name := unix.SignalName(signal); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(signal))
+}
+
+// threads counts the threads of a process, and those of them that are stopped, by
+// /proc/PID/task/TID/stat (proc_pid_stat(5)). Threads that have ended do not count.
+func threads(pid int) (stopped, all int, err error) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, entry := range entries {
+		stat, err := os.ReadFile(dir + "/" + entry.Name() + "/stat")
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it ended between the two looks
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		// The command, in parentheses, may itself contain any byte.
+		end := bytes.LastIndexByte(stat, ')')
+		if end < 0 || end+2 >= len(stat) {
+			return 0, 0, fmt.Errorf("%s/%s/stat: no state in %q", dir, entry.Name(), stat)
+		}
+		switch stat[end+2] {
+		case 'Z', 'X', 'x':
+		case 'T', 't':
+			stopped++
+			all++
+		default:
+			all++
+		}
+	}
+	return stopped, all, nil
+}

@@ -1,0 +1,29 @@
+//go:build !linux
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"syscall"
+)
+
+var errNotSupported = fmt.Errorf("the agent needs Linux, this is %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+// forker starts nothing here, so the rest below is never reached.
+type forker struct{}
+
+func newForker(bool) *forker          { return &forker{} }
+func (*forker) start(*exec.Cmd) error { return errNotSupported }
+func (*forker) close()                {}
+
+func awaitEnd(int)                              {}
+func killGroup(int)                             {}
+func signalGroup(int, syscall.Signal) error     { return errNotSupported }
+func stopGroup(int) error                       { return errNotSupported }
+func resumeGroup(int) error                     { return errNotSupported }
+func signalName(signal syscall.Signal) string   { return signal.String() }
+func threads(int) (stopped, all int, err error) { return 0, 0, errNotSupported }
+func newFilter(string, *Hello) (barrier, error) { return nil, errNotSupported }

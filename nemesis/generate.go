@@ -1,0 +1,149 @@
+package nemesis
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Options decide what [Generate] draws.
+type Options struct {
+	Faults    []string      // names; one that is not known is ignored
+	Interval  time.Duration // about one fault begins in each
+	TimeLimit time.Duration // of the run
+	Nodes     []string
+}
+
+const (
+	shortestFault = 500 * time.Millisecond
+	leastInterval = time.Second           // below which faults are not pressed together to fit
+	grain         = 10 * time.Millisecond // of times in a generated schedule: people read it
+	leastTail     = 500 * time.Millisecond
+)
+
+// card is a step without its time. What a schedule gets first is what finds most: the
+// leader cut off, paused and killed, and links that work one way.
+type card struct {
+	step  Step
+	round int // 1: one of these for each fault comes first; 2: then these; 3: when nothing else is left
+	least int // nodes that it takes
+}
+
+var cards = []card{
+	{partitionCard(isolateLeader, Leader, ""), 1, 2},
+	{Step{Fault: "pause", Target: Leader}, 1, 1},
+	{Step{Fault: "kill", Target: Minority}, 1, 3},
+	{Step{Fault: "kill", Target: Leader}, 1, 1},
+	{partitionCard(oneWay, Leader, outgoing), 2, 2},
+	{partitionCard(oneWay, Leader, incoming), 2, 2},
+	{partitionCard(halves, All, ""), 2, 2},
+	{partitionCard(majoritiesRing, All, ""), 2, 3},
+	{partitionCard(isolate, One, ""), 3, 2},
+	{partitionCard(halves, Minority, ""), 3, 3},
+	{partitionCard(oneWay, One, outgoing), 3, 2},
+	{Step{Fault: "pause", Target: Minority}, 3, 3},
+	{Step{Fault: "pause", Target: One}, 3, 1},
+	{Step{Fault: "pause", Target: Majority}, 3, 3},
+	{Step{Fault: "kill", Target: One}, 3, 1},
+	{Step{Fault: "kill", Target: Majority}, 3, 3},
+	{Step{Fault: "kill", Target: All}, 3, 1},
+}
+
+func partitionCard(kind, target, direction string) Step {
+	step := Step{Fault: "partition", Target: target, Params: map[string]string{"kind": kind}}
+	if direction != "" {
+		step.Params["direction"] = direction
+	}
+	return step
+}
+
+// Generate draws a schedule from a seed: the same for the same seed and options. The first
+// fault comes a tenth of the time limit in; the last tenth is quiet. Faults last half an
+// interval to a whole one and do not overlap. Each fault of the options comes at least
+// once, as far as there is time: where it is short they follow each other faster.
+func Generate(seed uint64, o Options) Schedule {
+	random := rand.New(rand.NewPCG(seed, 0))
+	s := Schedule{Seed: seed}
+	deck := deal(random, o)
+	at := o.TimeLimit / 10
+	end := o.TimeLimit - max(o.TimeLimit/10, leastTail)
+	if len(deck.first) == 0 || o.Interval <= 0 {
+		return s
+	}
+	interval := min(o.Interval, max(leastInterval, (end-at)/time.Duration(len(deck.first))))
+	for len(s.Steps) < stepsMost {
+		room := (end - at).Truncate(grain)
+		duration := min(drawBetween(random, interval/2, interval), room)
+		if duration < shortestFault || duration < interval/2 && len(s.Steps) > 0 {
+			return s
+		}
+		step := deck.draw(random)
+		step.At, step.Duration = at.Round(grain), duration
+		s.Steps = append(s.Steps, step)
+		at = step.At + duration + drawBetween(random, interval/10, 3*interval/10)
+	}
+	return s
+}
+
+// deck gives out cards: first one of each fault, then the other good ones, then any.
+type deck struct {
+	first, all []Step
+	left       []Step
+}
+
+func deal(random *rand.Rand, o Options) *deck {
+	rounds := make(map[int][]Step)
+	covered := make(map[string]bool)
+	possible := slices.Clone(cards)
+	random.Shuffle(len(possible), func(i, j int) { possible[i], possible[j] = possible[j], possible[i] })
+	slices.SortStableFunc(possible, func(a, b card) int { return a.round - b.round })
+	d := &deck{}
+	for _, c := range possible {
+		if len(o.Nodes) < c.least || !slices.Contains(o.Faults, c.step.Fault) {
+			continue
+		}
+		d.all = append(d.all, c.step)
+		round := c.round
+		switch {
+		case !covered[c.step.Fault]:
+			covered[c.step.Fault], round = true, 1
+		case round == 1:
+			round = 3 // another card of the same fault went first
+		}
+		rounds[round] = append(rounds[round], c.step)
+	}
+	d.first = rounds[1]
+	d.left = slices.Concat(rounds[1], oneOfEachKind(rounds[2]), rounds[3])
+	return d
+}
+
+// oneOfEachKind keeps the first card of one-way and the first of the two-way kinds: more
+// of them would crowd out the other faults in a run of usual length.
+func oneOfEachKind(steps []Step) []Step {
+	var kept []Step
+	seen := make(map[bool]bool)
+	for _, step := range steps {
+		if way := step.Params["kind"] == oneWay; !seen[way] {
+			seen[way] = true
+			kept = append(kept, step)
+		}
+	}
+	return kept
+}
+
+func (d *deck) draw(random *rand.Rand) Step {
+	if len(d.left) == 0 {
+		d.left = slices.Clone(d.all)
+		random.Shuffle(len(d.left), func(i, j int) { d.left[i], d.left[j] = d.left[j], d.left[i] })
+	}
+	step := d.left[0]
+	d.left = d.left[1:]
+	step.Params = maps.Clone(step.Params) // each step owns its parameters
+	return step
+}
+
+// drawBetween draws a duration from one to another, in whole grains.
+func drawBetween(random *rand.Rand, least, most time.Duration) time.Duration {
+	return (least + time.Duration(random.Int64N(int64(most-least)+1))).Round(grain)
+}

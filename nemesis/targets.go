@@ -1,0 +1,92 @@
+package nemesis
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// Roles that a target can name. Any other target is a list of names, joined by commas.
+const (
+	One      = "one"      // a node at random
+	Leader   = "leader"   // who leads when the step begins
+	Minority = "minority" // the largest number of nodes that is no majority, at random
+	Majority = "majority" // the smallest majority, at random
+	All      = "all"
+)
+
+var roles = []string{One, Leader, Minority, Majority, All}
+
+// errUnknownLeader: the target needs the leader, and nobody leads or nobody says so.
+var errUnknownLeader = errors.New("no leader is known")
+
+// resolve returns the nodes that a target means, in the order of nodes.
+func resolve(target string, nodes []string, leader string, random *rand.Rand) ([]string, error) {
+	switch target {
+	case One:
+		return some(nodes, 1, random), nil
+	case Leader:
+		if leader == "" {
+			return nil, errUnknownLeader
+		}
+		return []string{leader}, nil
+	case Minority:
+		return some(nodes, (len(nodes)-1)/2, random), nil
+	case Majority:
+		return some(nodes, len(nodes)/2+1, random), nil
+	case All:
+		return slices.Clone(nodes), nil
+	}
+	named := strings.Split(target, ",")
+	return filter(nodes, func(node string) bool { return slices.Contains(named, node) }), nil
+}
+
+// some draws n nodes.
+func some(nodes []string, n int, random *rand.Rand) []string {
+	drawn := random.Perm(len(nodes))[:n]
+	slices.Sort(drawn)
+	chosen := make([]string, n)
+	for i, at := range drawn {
+		chosen[i] = nodes[at]
+	}
+	return chosen
+}
+
+func filter(nodes []string, keep func(string) bool) []string {
+	var kept []string
+	for _, node := range nodes {
+		if keep(node) {
+			kept = append(kept, node)
+		}
+	}
+	return kept
+}
+
+// without returns the nodes that are not among those.
+func without(nodes, those []string) []string {
+	return filter(nodes, func(node string) bool { return !slices.Contains(those, node) })
+}
+
+// validateTarget checks a target against the nodes. An empty one means the fault's own
+// default.
+func validateTarget(target string, nodes []string) *ScheduleError {
+	if len(nodes) == 0 {
+		return &ScheduleError{Key: "target", Value: target, Allowed: "nothing: there are no nodes"}
+	}
+	if target == "" || slices.Contains(roles, target) {
+		if target == Minority && len(nodes) < 3 {
+			return &ScheduleError{Key: "target", Value: target, Allowed: fmt.Sprintf("another target: %d nodes have no minority", len(nodes))}
+		}
+		return nil
+	}
+	seen := make(map[string]bool)
+	for _, name := range strings.Split(target, ",") {
+		if !slices.Contains(nodes, name) || seen[name] {
+			return &ScheduleError{Key: "target", Value: target, Allowed: oneOf(roles) + ", or names of " + strings.Join(nodes, ", ") + ", each once, joined by commas"}
+		}
+		seen[name] = true
+	}
+	return nil
+}

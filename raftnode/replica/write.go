@@ -1,0 +1,143 @@
+package replica
+
+import (
+	"encoding/binary"
+
+	"capsize/raftnode/kv"
+)
+
+// writes are the changes that clients wait for.
+type writes struct {
+	last     uint64 // number of the last one
+	byNumber map[uint64]*write
+	order    []*write // by number; those replied to are dropped now and then
+}
+
+type write struct {
+	id       uint64
+	number   uint64
+	data     []byte
+	deadline int
+	proposed int // the tick of the last proposal
+	// repeatable: a session makes sure that it applies once.
+	repeatable bool
+	replied    bool
+}
+
+// tag stands before the command in an entry's data. It tells the replica that proposed
+// the entry which of its requests that was.
+type tag struct{ node, incarnation, number uint64 }
+
+func (t tag) appendTo(b []byte) []byte {
+	b = binary.AppendUvarint(b, t.node)
+	b = binary.AppendUvarint(b, t.incarnation)
+	return binary.AppendUvarint(b, t.number)
+}
+
+// splitTag separates an entry's tag from its command. An entry that has none yields no
+// tag, and a command that the state machine takes for nothing or for malformed.
+func splitTag(data []byte) (t tag, command []byte) {
+	rest := data
+	for _, field := range []*uint64{&t.node, &t.incarnation, &t.number} {
+		v, n := binary.Uvarint(rest)
+		if n <= 0 {
+			return tag{}, data
+		}
+		*field, rest = v, rest[n:]
+	}
+	if len(rest) == 0 {
+		return tag{}, data
+	}
+	return t, rest
+}
+
+func (r *Replica) addWrite(q Request, deadline int) {
+	r.writes.last++
+	w := &write{
+		id: q.ID, number: r.writes.last, deadline: deadline, proposed: r.now, repeatable: q.Session != "",
+	}
+	w.data = append(tag{r.config.ID, r.config.Incarnation, w.number}.appendTo(nil), q.command().Encode()...)
+	// The core takes a proposal into its log, or sends it to the leader, or refuses it.
+	// Nothing of a refused one is left anywhere.
+	if err := r.node.Propose(w.data); err != nil {
+		reason := ErrOverloaded
+		if r.node.Status().Leader == 0 {
+			reason = ErrNoLeader
+		}
+		r.reply(Reply{ID: q.ID, Outcome: Refused, Err: reason})
+		return
+	}
+	if r.writes.byNumber == nil {
+		r.writes.byNumber = make(map[uint64]*write)
+	}
+	r.writes.byNumber[w.number] = w
+	r.writes.order = append(r.writes.order, w)
+}
+
+func (r *Replica) replyToWrite(number uint64, result kv.Result) {
+	w := r.writes.byNumber[number]
+	if w == nil {
+		return // replied to when it was applied first, or timed out
+	}
+	reply := Reply{ID: w.id, Value: result.Value, Present: result.Present}
+	switch result.Status {
+	case kv.Applied:
+		reply.Outcome = Done
+	case kv.Mismatch:
+		reply.Outcome, reply.Err = Refused, ErrMismatch
+	case kv.Superseded:
+		reply.Outcome, reply.Err = Unknown, ErrSuperseded
+	case kv.Reused:
+		reply.Outcome, reply.Err = Refused, ErrReused
+	default:
+		reply.Outcome, reply.Err = Refused, ErrInvalid
+	}
+	r.finishWrite(w, reply)
+}
+
+func (r *Replica) finishWrite(w *write, reply Reply) {
+	w.replied = true
+	delete(r.writes.byNumber, w.number)
+	r.reply(reply)
+	if len(r.writes.order) > 2*len(r.writes.byNumber)+64 {
+		r.dropReplied()
+	}
+}
+
+func (r *Replica) dropReplied() {
+	kept := r.writes.order[:0]
+	for _, w := range r.writes.order {
+		if !w.replied {
+			kept = append(kept, w)
+		}
+	}
+	clear(r.writes.order[len(kept):])
+	r.writes.order = kept
+}
+
+// expireWrites gives up what has passed its deadline, and proposes again what seems to
+// be lost. Whatever waits here was proposed, so it may take effect at any later time.
+func (r *Replica) expireWrites() {
+	for i := 0; i < len(r.writes.order); i++ {
+		if w := r.writes.order[i]; !w.replied && r.now >= w.deadline {
+			w.replied = true
+			delete(r.writes.byNumber, w.number)
+			r.reply(Reply{ID: w.id, Outcome: Unknown, Err: ErrTimeout})
+		}
+	}
+	r.dropReplied()
+	r.proposeAgain(func(w *write) bool { return r.now-w.proposed >= r.config.ElectionTick })
+}
+
+// proposeAgain repeats the proposals that need it, where that is safe.
+func (r *Replica) proposeAgain(needed func(*write) bool) {
+	for _, w := range r.writes.order {
+		if w.replied || !w.repeatable || !needed(w) {
+			continue
+		}
+		w.proposed = r.now
+		if r.node.Propose(w.data) != nil {
+			return // no leader, or it takes no more: the next time-out tries again
+		}
+	}
+}

@@ -1,0 +1,137 @@
+// Package raftnode describes Capsize's own reference node as a system under test: how a
+// node is started, and a client of its HTTP interface.
+package raftnode
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"capsize/clusters"
+	"capsize/histories"
+	"capsize/systems"
+)
+
+// Options say which node program runs and how.
+type Options struct {
+	Binary  string        // path of the built program
+	Seed    uint64        // of the election time-outs
+	Tick    time.Duration // length of a tick; 0: the program's default
+	Retries int           // how often a client sends an operation again whose outcome it does not know
+}
+
+// System is the reference node as a system under test.
+type System struct{ options Options }
+
+// New returns the system.
+func New(options Options) (*System, error) {
+	if options.Binary == "" {
+		return nil, fmt.Errorf("reference node: no program given")
+	}
+	if options.Retries < 0 || options.Retries > 10 {
+		return nil, fmt.Errorf("reference node: %d retries: want 0 to 10", options.Retries)
+	}
+	return &System{options}, nil
+}
+
+const (
+	program    = "raftnode"
+	traceFile  = "trace.jsonl"
+	clientPort = "client"
+	peerPort   = "peer"
+)
+
+// Name is "raftnode".
+func (s *System) Name() string { return "raftnode" }
+
+// Ports are the client's and the peers'.
+func (s *System) Ports() []clusters.Port {
+	return []clusters.Port{{Name: clientPort, Number: 7080}, {Name: peerPort, Number: 7070, Peer: true}}
+}
+
+// Files is the program.
+func (s *System) Files(context.Context) ([]clusters.File, error) {
+	return []clusters.File{{Local: s.options.Binary, Name: program, Mode: 0o755}}, nil
+}
+
+// Process is the program's command line on a node.
+func (s *System) Process(c clusters.Cluster, node string) clusters.Process {
+	dir := c.Host(node).Dir()
+	peers := make([]string, 0, len(c.Nodes()))
+	for _, peer := range c.Nodes() {
+		address := c.Dial(node, peer, peerPort)
+		if peer == node {
+			address = c.Listen(node, peerPort)
+		}
+		peers = append(peers, peer+"="+address)
+	}
+	argv := []string{
+		path.Join(dir, program),
+		"--name", node, "--peers", strings.Join(peers, ","),
+		"--listen-peer", c.Listen(node, peerPort), "--listen-client", c.Listen(node, clientPort),
+		"--data", path.Join(dir, "data"), "--trace", path.Join(dir, traceFile),
+		"--seed", fmt.Sprint(s.options.Seed),
+	}
+	if s.options.Tick > 0 {
+		argv = append(argv, "--tick", s.options.Tick.String())
+	}
+	return clusters.Process{Name: "db", Argv: argv, Dir: dir, Log: path.Join(dir, "db.log")}
+}
+
+// Artifacts is the protocol trace; the log is collected anyway.
+func (s *System) Artifacts(string) map[string]string { return map[string]string{traceFile: traceFile} }
+
+// statusClient is shared: status polls of all nodes reuse its connections.
+var statusClient = &http.Client{Transport: newTransport()}
+
+// Status asks a node about itself. It does not need a leader.
+func (s *System) Status(ctx context.Context, c clusters.Cluster, node string) (histories.Status, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Listen(node, clientPort)+"/v1/status", nil)
+	if err != nil {
+		return histories.Status{}, fmt.Errorf("status of %s: %w", node, err)
+	}
+	resp, err := statusClient.Do(req)
+	if err != nil {
+		return histories.Status{}, fmt.Errorf("status of %s: %w", node, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end below
+	var body struct {
+		ID      uint64 `json:"id"`
+		Term    uint64 `json:"term"`
+		Role    string `json:"role"`
+		Leader  string `json:"leader"`
+		Commit  uint64 `json:"commit"`
+		Applied uint64 `json:"applied"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, answerMost)).Decode(&body); err != nil || resp.StatusCode != http.StatusOK {
+		return histories.Status{}, fmt.Errorf("status of %s: answer %s: %w", node, resp.Status, err)
+	}
+	return histories.Status{
+		Up: true, ID: body.ID, Term: body.Term, Role: body.Role, Leader: body.Leader, Commit: body.Commit, Applied: body.Applied,
+	}, nil
+}
+
+// Open returns a client that talks to node first.
+func (s *System) Open(c clusters.Cluster, node string) (systems.KV, error) {
+	return newClient(c, node, s.options.Retries), nil
+}
+
+func newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     time.Minute,
+		DisableCompression:  true,
+	}
+}
+
+const (
+	dialLimit  = time.Second
+	answerMost = 1 << 20 // bytes of an answer that are read
+)
