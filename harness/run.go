@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -87,7 +88,11 @@ func (r *run) open() error {
 	if r.workload, err = workloadsByName[r.plan.Workload](&r.plan); err != nil {
 		return err
 	}
-	if err := r.plan.Save(dir.Plan()); err != nil {
+	saved := r.plan
+	if saved.Schedule != "" {
+		saved.Schedule = filepath.Base(dir.Schedule()) // the copy beside it: the run directory is the whole truth
+	}
+	if err := saved.Save(dir.Plan()); err != nil {
 		return err
 	}
 	if err := r.facts.Save(dir); err != nil {

@@ -124,10 +124,10 @@ func resolve(cmd *cobra.Command) (harness.Plan, error) {
 	if err != nil {
 		return harness.Plan{}, err
 	}
-	if fromFile(cmd.Flags(), v, "schedule") && !filepath.IsAbs(plan.Schedule) {
+	if plan.Schedule != "" && fromFile(cmd.Flags(), v, "schedule") && !filepath.IsAbs(plan.Schedule) {
 		plan.Schedule = filepath.Join(filepath.Dir(file), plan.Schedule)
 	}
-	if plan.Cluster == "ssh" {
+	if plan.Cluster == "ssh" && len(plan.Hosts) > 0 {
 		plan.Nodes = len(plan.Hosts)
 	}
 	if err := plan.Validate(); err != nil {
