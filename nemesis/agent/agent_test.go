@@ -362,6 +362,17 @@ func TestASignalReachesTheWholeGroup(t *testing.T) {
 	eventually(t, patience, "the child is gone", func() bool { return gone(child) })
 }
 
+func TestNothingOfAProcessOutlivesIt(t *testing.T) {
+	s := newSession(t)
+	s.hello(nil)
+	s.start(s.process("/bin/sh", "-c", "sleep 1000 & echo $!; exit 1"))
+	child, err := strconv.Atoi(s.notice().Tail[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, patience, "the child is gone", func() bool { return gone(child) })
+}
+
 func TestASignalThatCannotLandIsAnError(t *testing.T) {
 	s := newSession(t)
 	s.hello(nil)

@@ -18,7 +18,7 @@ type tracer struct {
 	last    raft.Entry // the last durable one; its data is not kept
 	// asked remembers what the candidates of the newest term said of their logs.
 	asked   map[uint64]candidacy // by candidate
-	votes   []uint64 // who granted this node its vote in votesIn
+	votes   []uint64             // who granted this node its vote in votesIn
 	votesIn uint64
 }
 

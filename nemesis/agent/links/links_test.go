@@ -188,6 +188,24 @@ func TestACutDirectionHoldsBytesWhileTheOtherFlows(t *testing.T) {
 	}
 }
 
+// writing reports whether the only connection is just writing to its target.
+func (f *fixture) writing() bool {
+	f.proxy.mu.Lock()
+	defer f.proxy.mu.Unlock()
+	for c := range f.proxy.conns {
+		c.mu.Lock()
+		running := c.target != nil
+		c.mu.Unlock()
+		if !running || c.forward.writing.TryLock() {
+			if running {
+				c.forward.writing.Unlock()
+			}
+			return false
+		}
+	}
+	return len(f.proxy.conns) == 1
+}
+
 func TestNoBytePassesOnceBlockHasReturned(t *testing.T) {
 	f := newFixture(t)
 	client, target := f.pair(t)
@@ -205,28 +223,14 @@ func TestNoBytePassesOnceBlockHasReturned(t *testing.T) {
 		}
 	})
 	// The target reads nothing, so the relay is stuck in a write when the cut comes.
-	p := f.proxy
-	eventually(t, "a write that waits for its reader", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for c := range p.conns {
-			c.mu.Lock()
-			running := c.target != nil
-			c.mu.Unlock()
-			if !running {
-				return false
-			}
-			if c.forward.writing.TryLock() {
-				c.forward.writing.Unlock()
-				return false
-			}
-		}
-		return len(p.conns) == 1
-	})
+	eventually(t, "a write that waits for its reader", f.writing)
 	began := time.Now()
 	f.block(out)
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("Block waited %s for a reader", took)
+	}
+	if f.writing() {
+		t.Error("Block returned while bytes were on their way through the gate")
 	}
 	drained := 0
 	buffer := make([]byte, 1<<20)
