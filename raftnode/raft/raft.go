@@ -276,6 +276,12 @@ func (r *raft) send(m Message) {
 			return
 		}
 		r.afterPersist = append(r.afterPersist, m)
+	case MsgVote:
+		// A candidate's own term and vote come first (Raft paper, figure 2). Were they lost in
+		// a crash after a quorum of others had elected it, it could win the same term again,
+		// with a log that lacks what it replicated the first time: two different entries of
+		// one index and term.
+		r.afterPersist = append(r.afterPersist, m)
 	default:
 		if m.To == r.config.ID {
 			panic("raft: " + m.Type.String() + " to itself")

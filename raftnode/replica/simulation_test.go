@@ -324,18 +324,22 @@ func (w *world) complete(c *client, reply Reply) {
 	if !settled && c.unknown && c.attempts < 4 && w.rng.IntN(4) > 0 {
 		return // the same session and sequence again, elsewhere
 	}
-	op := porcupine.Operation{ClientId: c.id, Input: c.request, Output: reply, Call: int64(c.call), Return: int64(w.now)}
 	switch {
 	case settled:
 		w.served++
-		w.ops = append(w.ops, op)
+		w.record(c, reply, w.now)
 	case c.unknown:
-		op.Return = 1 << 40
-		w.ops = append(w.ops, op)
+		w.record(c, reply, forever)
 		c.session++ // as a new client: the old session's request may still be on its way
 		c.sequence = 0
 	}
 	c.attempts, c.unknown = 0, false
+}
+
+const forever = 1 << 40
+
+func (w *world) record(c *client, reply Reply, end int) {
+	w.ops = append(w.ops, porcupine.Operation{ClientId: c.id, Input: c.request, Output: reply, Call: int64(c.call), Return: int64(end)})
 }
 
 // observe checks what a node's trace says against what its disk did.
@@ -439,6 +443,11 @@ func (w *world) run(ticks int) (wrong string) {
 			return "the cluster did not settle after everything was healed"
 		}
 		settled = w.settled()
+	}
+	for _, c := range w.clients {
+		if c.attempts > 0 { // it was about to ask again
+			w.record(c, Reply{Outcome: Unknown}, forever)
+		}
 	}
 	switch porcupine.CheckOperationsTimeout(register, w.ops, 10*time.Second) {
 	case porcupine.Illegal:
