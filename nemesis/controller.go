@@ -100,8 +100,7 @@ func Connect(ctx context.Context, cluster clusters.Cluster, options ConnectOptio
 	}
 	if err != nil {
 		for _, s := range c.sessions {
-			s.abandon()
-			s.work.Wait()
+			err = errors.Join(err, c.giveUp(s))
 		}
 		c.cancel()
 		return nil, err
@@ -118,8 +117,16 @@ func (c *Controller) attach(ctx, lifetime context.Context, node string) (*sessio
 	if err != nil {
 		return nil, err
 	}
-	stream, err := c.cluster.Host(node).Attach(lifetime, c.options.Argv(node))
+	// The context of an attach may end the session later, so it is not ctx: only a timer
+	// cuts it short.
+	attaching, giveUp := context.WithCancel(lifetime)
+	late := time.AfterFunc(helloLimit, giveUp)
+	stream, err := c.cluster.Host(node).Attach(attaching, c.options.Argv(node))
+	if !late.Stop() && err == nil {
+		err = errors.Join(context.DeadlineExceeded, stream.Close())
+	}
 	if err != nil {
+		giveUp()
 		return nil, err
 	}
 	s := newSession(node, stream)
@@ -133,20 +140,24 @@ func (c *Controller) attach(ctx, lifetime context.Context, node string) (*sessio
 		err = fmt.Errorf("it answered hello with %+v", reply)
 	}
 	if err != nil {
-		s.abandon()
-		s.work.Wait()
-		return nil, err
+		return nil, errors.Join(err, c.giveUp(s))
 	}
 	s.mu.Lock()
 	s.mechanism, s.leaving = reply.Hello.Links, false
 	err = s.err
 	s.mu.Unlock()
 	if err != nil {
-		s.work.Wait()
-		return nil, err
+		return nil, errors.Join(err, c.giveUp(s))
 	}
 	s.ping(c.options.Ping, c.options.Lease, lost)
 	return s, nil
+}
+
+// giveUp ends a session that came to nothing.
+func (c *Controller) giveUp(s *session) error {
+	ctx, cancel := context.WithTimeout(context.Background(), helloLimit)
+	defer cancel()
+	return s.abandon(ctx)
 }
 
 // hello says who a node is and how it reaches the others.
@@ -333,10 +344,7 @@ func (c *Controller) complete(found Probed, expected func(agent.Pair) bool) bool
 func (c *Controller) Close(ctx context.Context) error {
 	err := c.everywhere(func(node string) error {
 		s := c.sessions[node]
-		err := s.bye(ctx)
-		s.abandon()
-		s.work.Wait()
-		return err
+		return errors.Join(s.bye(ctx), s.abandon(ctx))
 	})
 	c.cancel()
 	return err

@@ -117,10 +117,10 @@ func (s *session) end(err error, lost func(error)) {
 	leaving := s.leaving
 	close(s.done)
 	s.mu.Unlock()
-	_ = s.stream.Close() // wakes the other goroutine; there is nothing left to say
 	if !leaving {
 		lost(err)
 	}
+	_ = s.stream.Close() // wakes the other goroutines; it may wait for the agent, so it comes last
 }
 
 // ping keeps the lease, and notices an agent that does not answer.
@@ -228,10 +228,22 @@ func (s *session) bye(ctx context.Context) error {
 	return err
 }
 
-// abandon ends the session from this side. The agent sees the end of its input, and heals.
-func (s *session) abandon() {
+// abandon ends the session from this side: the agent sees the end of its input, and heals.
+// It returns when nothing of the session is left, or ctx ends.
+func (s *session) abandon(ctx context.Context) error {
 	s.mu.Lock()
 	s.leaving = true
 	s.mu.Unlock()
-	s.end(errors.New("the session was closed"), nil)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		s.end(errors.New("the session was closed"), nil)
+		s.work.Wait()
+	}()
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("agent on %s: its session does not end: %w", s.node, ctx.Err())
+	}
 }

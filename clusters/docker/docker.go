@@ -44,6 +44,7 @@ const (
 )
 
 const (
+	createLimit = 30 * time.Second
 	removeLimit = 30 * time.Second
 	sshdLimit   = 15 * time.Second // from a container's start until its sshd answers
 	engineLimit = 5 * time.Second
@@ -131,6 +132,8 @@ func (c *Cluster) labels() map[string]string {
 
 // createNetwork makes a bridge that only this cluster is on and that leads nowhere else.
 func (c *Cluster) createNetwork(ctx context.Context) error {
+	ctx, cancel := uncut(ctx)
+	defer cancel()
 	made, err := c.engine.NetworkCreate(ctx, c.prefix(), network.CreateOptions{Driver: "bridge", Internal: true, Labels: c.labels()})
 	if err != nil {
 		return fmt.Errorf("docker cluster: create network %s: %w (checker clean removes what killed runs left)", c.prefix(), err)
@@ -139,7 +142,18 @@ func (c *Cluster) createNetwork(ctx context.Context) error {
 	return nil
 }
 
+// uncut lets a call to the engine come to its end when ctx ends: one that is cut short may
+// still create something, after we have looked for what to remove.
+func uncut(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), createLimit)
+}
+
 func (c *Cluster) createNode(ctx context.Context, n *node, authorized []byte) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	ctx, cancel := uncut(ctx)
+	defer cancel()
 	init := true
 	made, err := c.engine.ContainerCreate(ctx,
 		&container.Config{Image: c.options.Image, Hostname: n.name, Labels: c.labels()},
