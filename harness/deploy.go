@@ -166,7 +166,7 @@ func (d *deployment) waitReady(ctx context.Context) error {
 		return err
 	case why := <-d.died:
 		cancel()
-		<-ready
+		_ = <-ready // it ends now; why is known
 		return fmt.Errorf("the cluster did not start: %s", why)
 	}
 }

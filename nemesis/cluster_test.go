@@ -273,7 +273,7 @@ func newFixture(t testing.TB, n int, change ...func(*testCluster)) *fixture {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	f.controller, err = Connect(ctx, cluster, ConnectOptions{
-		Run: "test", Argv: func(string) []string { return []string{os.Args[0]} },
+		Run: "test", Argv: func(string) []string { return []string{os.Args[0]} }, StopOnExpiry: true,
 		OnExit: func(node string, e agent.Exited) { f.exits <- node + ": " + e.Status },
 		OnLost: func(node string, err error) { f.lost <- node + ": " + err.Error() },
 	})

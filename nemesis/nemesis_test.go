@@ -528,7 +528,7 @@ func TestFaultsLandFast(t *testing.T) {
 		Step{Duration: time.Second, Fault: "partition", Params: kindOf(majoritiesRing)},
 		Step{Duration: time.Second, Fault: "pause", Target: All},
 	)
-	const limit, rounds = 50 * time.Millisecond, 40
+	const limit, rounds = 50 * time.Millisecond, 25
 	for id := range n.config.Schedule.Steps {
 		planned, err := n.config.Schedule.Plan(id+1, f.nodes, "n1")
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
@@ -95,7 +96,7 @@ func removeRun(ctx context.Context, engine *client.Client, run string) ([]string
 		group.Go(func() error {
 			name := strings.TrimPrefix(strings.Join(c.Names, ","), "/")
 			err := engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
-			if err != nil && !client.IsErrNotFound(err) {
+			if err != nil && !errdefs.IsNotFound(err) {
 				return fmt.Errorf("remove container %s: %w", name, err)
 			}
 			done(name)
@@ -110,7 +111,7 @@ func removeRun(ctx context.Context, engine *client.Client, run string) ([]string
 		return removed, fmt.Errorf("list the networks of run %s: %w", run, err)
 	}
 	for _, n := range networks {
-		if err := engine.NetworkRemove(ctx, n.ID); err != nil && !client.IsErrNotFound(err) {
+		if err := engine.NetworkRemove(ctx, n.ID); err != nil && !errdefs.IsNotFound(err) {
 			return removed, fmt.Errorf("remove network %s: %w", n.Name, err)
 		}
 		done(n.Name)

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
@@ -98,7 +99,7 @@ func connect(ctx context.Context) (*client.Client, error) {
 }
 
 func (c *Cluster) create(ctx context.Context) error {
-	if _, err := c.engine.ImageInspect(ctx, c.options.Image); client.IsErrNotFound(err) {
+	if _, err := c.engine.ImageInspect(ctx, c.options.Image); errdefs.IsNotFound(err) {
 		return fmt.Errorf("docker cluster: there is no image %s: make it with ci/base-image", c.options.Image)
 	} else if err != nil {
 		return fmt.Errorf("docker cluster: image %s: %w", c.options.Image, err)

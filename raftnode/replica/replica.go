@@ -204,28 +204,17 @@ func (r *Replica) Output() Output {
 }
 
 // take carries out what the core wants done, as far as that needs nobody else.
-//
-// Requests for votes wait for the candidate's own term and vote to be durable, as figure
-// 2 of the Raft paper has it. Otherwise a quorum of others may elect a node that forgets
-// the election in a crash: it may then win the same term again, with a log that lacks
-// what it replicated as its first leader, and put other entries under the same index and
-// term.
 func (r *Replica) take(rd raft.Ready) {
-	after := rd.AfterPersist
-	for _, m := range rd.Messages {
-		if m.Type == raft.MsgVote {
-			after = append(after, m)
-			continue
-		}
-		r.send(m)
-	}
 	if rd.Write != 0 {
 		write := Write{Number: rd.Write, HardState: rd.HardState, Entries: rd.Entries, Sync: rd.MustSync}
-		r.pending = append(r.pending, pendingWrite{write, after})
+		r.pending = append(r.pending, pendingWrite{write, rd.AfterPersist})
 		r.out.Writes = append(r.out.Writes, write)
-	} else if len(after) > 0 {
+	} else if len(rd.AfterPersist) > 0 {
 		r.fail(errors.New("messages wait for a write that there is none of"))
 		return
+	}
+	for _, m := range rd.Messages {
+		r.send(m)
 	}
 	for _, e := range rd.Committed {
 		r.apply(e)

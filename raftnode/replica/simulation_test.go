@@ -133,7 +133,7 @@ func (w *world) crash(m *machine) {
 	for _, request := range slices.Sorted(maps.Keys(m.waiting)) {
 		w.answered(m, Reply{ID: request, Outcome: Unknown})
 	}
-	m.replica, m.downUntil = nil, w.now+w.rng.IntN(60)
+	m.replica, m.downUntil = nil, w.now+w.rng.IntN(1+w.rng.IntN(60))
 }
 
 func (m *machine) store(write Write) {
@@ -237,6 +237,9 @@ func (w *world) drain(m *machine) {
 		w.observe(m, out.Events)
 		for _, write := range out.Writes {
 			at := w.now + w.rng.IntN(4)
+			if !w.calm && w.rng.IntN(40) == 0 {
+				at += w.rng.IntN(40)
+			}
 			if n := len(m.flight); n > 0 {
 				at = max(at, m.flight[n-1].at)
 			}

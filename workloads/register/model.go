@@ -9,74 +9,82 @@ import (
 )
 
 // Model is one register: a read returns what was written last, a compare-and-swap happens
-// only if it finds what it expects. Inputs and outputs are [histories.Operation].
+// only if it finds what it expects. Inputs are [histories.Operation]; outputs are not
+// looked at. An operation of unknown outcome may take no effect.
 func (w *Workload) Model() porcupine.Model {
 	return porcupine.Model{
-		Init: func() any { return unwritten },
-		Step: func(state, input, _ any) (bool, any) {
-			return step(state.(register), input.(histories.Operation))
+		Init: func() any { return state{} },
+		Step: func(s, input, _ any) (bool, any) {
+			return step(s.(state), input.(histories.Operation))
 		},
-		Equal: func(a, b any) bool { return a.(register) == b.(register) },
-		Hash:  func(state any) uint64 { return uint64(state.(register).value) },
-		DescribeOperation: func(input, _ any) string {
-			return Describe(input.(histories.Operation))
-		},
-		DescribeState: func(state any) string {
-			r := state.(register)
-			if !r.written {
-				return "never written"
-			}
-			return fmt.Sprint(r.value)
-		},
+		Equal:             func(a, b any) bool { return a.(state) == b.(state) },
+		Hash:              func(s any) uint64 { return s.(state).hash() },
+		DescribeOperation: func(input, _ any) string { return describe(input.(histories.Operation)) },
+		DescribeState:     func(s any) string { return s.(state).String() },
 	}
 }
 
-// register is the state of the model.
-type register struct {
+// state is what a register holds.
+type state struct {
 	written bool
 	value   int64
 }
 
-var unwritten register
+func (s state) hash() uint64 {
+	if !s.written {
+		return 0
+	}
+	return (uint64(s.value) + 1) * 0x9e3779b97f4a7c15 // 2^64 over the golden ratio: spreads small numbers
+}
 
-func step(state register, op histories.Operation) (bool, register) {
+func (s state) String() string {
+	if !s.written {
+		return "never written"
+	}
+	return fmt.Sprint(s.value)
+}
+
+func step(s state, op histories.Operation) (bool, state) {
 	switch op.F {
 	case Read:
+		if op.Type != histories.OK {
+			return true, s
+		}
 		if op.Output.IsNil() {
-			return !state.written, state
+			return !s.written, s
 		}
 		value, ok := op.Output.Int()
-		return ok && state == (register{true, value}), state
+		return ok && s == state{true, value}, s
 	case Write:
 		value, ok := op.Input.Int()
-		return ok, register{true, value}
+		return ok, state{true, value}
 	case CAS:
 		pair, ok := op.Input.Ints()
-		if !ok || len(pair) != 2 || state != (register{true, pair[0]}) {
-			return false, state
+		if !ok || len(pair) != 2 {
+			return false, s
 		}
-		return true, register{true, pair[1]}
+		if s != (state{true, pair[0]}) {
+			// It must have found what it expected only if it is known to have happened.
+			return op.Type != histories.OK, s
+		}
+		return true, state{true, pair[1]}
 	default:
-		return false, state
+		return false, s
 	}
 }
 
-// Describe says what an operation did, for pictures.
-func Describe(op histories.Operation) string {
+// describe says what an operation did, for pictures.
+func describe(op histories.Operation) string {
 	unknown := ""
-	if op.Type == histories.Info {
-		unknown = " (unknown)"
+	if op.Type != histories.OK {
+		unknown = " (" + op.Type.String() + ")"
 	}
 	switch op.F {
 	case Read:
-		if op.Output.IsNil() {
-			return "read: never written"
-		}
-		return "read " + op.Output.String()
+		return "read → " + op.Output.String() + unknown
 	case CAS:
-		pair, _ := op.Input.Ints()
-		if len(pair) == 2 {
-			return fmt.Sprintf("cas %d to %d%s", pair[0], pair[1], unknown)
+		if pair, ok := op.Input.Ints(); ok && len(pair) == 2 {
+			return fmt.Sprintf("cas %d → %d%s", pair[0], pair[1], unknown)
 		}
 	}
 	return op.F + " " + op.Input.String() + unknown

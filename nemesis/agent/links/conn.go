@@ -193,7 +193,7 @@ func (p *pump) run(early []byte) {
 			return
 		}
 		if errors.Is(err, io.EOF) && !p.conn.broken.Load() {
-			p.pass(1, func() (int, error) { return 1, p.to.CloseWrite() })
+			_, _ = p.pass(1, func() (int, error) { return 1, p.to.CloseWrite() }) // if it fails, the other direction sees why
 			return
 		}
 		if err != nil {

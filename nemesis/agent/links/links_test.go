@@ -283,6 +283,7 @@ func TestAClientThatGaveUpDuringACutIsNeverHeardOf(t *testing.T) {
 	f.block(out)
 	client := f.dial(t)
 	write(t, client, "stale")
+	eventually(t, "the connection waits", func() bool { return f.proxy.Held()["n1"] > 0 })
 	_ = client.Close()
 	eventually(t, "the waiting connection is dropped", func() bool { return f.proxy.links[0].live.Load() == 0 })
 	f.block()

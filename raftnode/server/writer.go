@@ -1,0 +1,104 @@
+package server
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"capsize/raftnode/replica"
+)
+
+// writer makes disk writes durable in a goroutine of its own. All writes that wait go to
+// the disk together, with one fsync (group commit).
+//
+// Its queue is bounded by what the replica has in flight: a leader's uncommitted bytes, a
+// follower's window.
+type writer struct {
+	disk *disk
+	done atomic.Uint64 // number of the last durable write
+	wake chan struct{} // holds a token when done or err has changed
+
+	mu     sync.Mutex
+	more   sync.Cond
+	queue  []replica.Write
+	closed bool
+	err    error
+}
+
+func newWriter(d *disk) *writer {
+	w := &writer{disk: d, wake: make(chan struct{}, 1)}
+	w.more.L = &w.mu
+	return w
+}
+
+// Add queues writes. It never blocks for the disk.
+func (w *writer) Add(writes []replica.Write) {
+	if len(writes) == 0 {
+		return
+	}
+	w.mu.Lock()
+	w.queue = append(w.queue, writes...)
+	w.mu.Unlock()
+	w.more.Signal()
+}
+
+// Err returns why the disk no longer works.
+func (w *writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// Close makes Run return after the writes at hand.
+func (w *writer) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.more.Signal()
+}
+
+// Run writes until Close, or until the disk fails.
+func (w *writer) Run() {
+	for {
+		w.mu.Lock()
+		for len(w.queue) == 0 && !w.closed {
+			w.more.Wait()
+		}
+		group := w.queue
+		w.queue = nil
+		w.mu.Unlock()
+		if len(group) == 0 {
+			return
+		}
+		if err := w.commit(group); err != nil {
+			w.mu.Lock()
+			w.err = fmt.Errorf("write to disk: %w", err)
+			w.mu.Unlock()
+			w.notify()
+			return
+		}
+		w.done.Store(group[len(group)-1].Number)
+		w.notify()
+	}
+}
+
+func (w *writer) commit(group []replica.Write) error {
+	sync := false
+	for _, write := range group {
+		if err := w.disk.append(write); err != nil {
+			return err
+		}
+		sync = sync || write.Sync
+	}
+	if !sync {
+		return nil
+	}
+	return w.disk.log.Sync()
+}
+
+func (w *writer) notify() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
