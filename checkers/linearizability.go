@@ -4,10 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
-	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync"
@@ -21,40 +18,49 @@ import (
 
 // Linearizability checks each key's history by itself: linearizability is local, so a
 // history is linearizable if and only if every key's is (Herlihy and Wing, 1990).
+//
+// What came first is told by the index of events, not by their time: the recorder gives
+// both under one lock, and indices are never equal.
 type Linearizability struct {
-	Model porcupine.Model // of one key; inputs and outputs are histories.Operation
-	// UniqueValues says that the operations are reads, writes and compare-and-swaps whose
-	// written values are all different on a key. It allows unknown writes that nobody saw
-	// to be left out, which is exact for such histories and for no others.
+	// Model is what one key must satisfy. Inputs are histories.Operation. An operation of
+	// unknown outcome has no end: the model must let it take no effect, or take it last.
+	Model porcupine.Model
+	// UniqueValues says that the model is a register with the operations "read", "write"
+	// and "cas" as package register has them, and that every value is written at most once
+	// to a key. It allows exact shortcuts and explanations that hold for no other model. A
+	// key for which it turns out to be untrue is checked without them.
 	UniqueValues bool
-	Timeout      time.Duration // for all keys together
-	Memory       uint64        // bytes of heap that the search may add
-	Workers      int           // 0: one per processor
-	Dir          string        // where the picture of a violation goes; empty: none
+	Timeout      time.Duration // for all keys together; 0: none
+	Memory       uint64        // bytes by which the heap of this process may grow; 0: no limit
+	Workers      int           // keys that are judged at once; 0: one per processor
+	Dir          string        // where pictures of violations go; empty: none are made
 }
 
 // Name is "linearizability".
 func (l *Linearizability) Name() string { return "linearizability" }
 
-// Check judges every key. A violation on one key counts even if others stay undecided.
+// Check judges every key, those with few operations first. A key that is violated counts
+// even when others stay undecided. When a budget ends, the keys that were not decided are
+// named with the reason.
 func (l *Linearizability) Check(ctx context.Context, run *Run) Result {
-	keys := byKey(histories.Operations(run.History))
+	keys := l.byKey(histories.Operations(run.History))
 	evidence := &LinearizabilityEvidence{Method: "porcupine", Keys: len(keys)}
 	for _, k := range keys {
-		evidence.Operations += len(k.operations)
+		evidence.Operations += k.counted
 	}
 	budget := newBudget(ctx, l.Timeout, l.Memory)
-	defer budget.stop()
-	outcomes := l.judge(budget, keys)
-	for i, k := range keys {
-		switch outcomes[i] {
+	l.decideAll(budget, keys)
+	budget.close()
+	var guilty []*keyHistory
+	for _, k := range keys {
+		switch k.result {
 		case porcupine.Illegal:
-			evidence.Violations = append(evidence.Violations, l.explain(ctx, k))
+			guilty = append(guilty, k)
 		case porcupine.Unknown:
-			evidence.Undecided = append(evidence.Undecided, Undecided{k.name, len(k.operations), budget.reason()})
+			evidence.Undecided = append(evidence.Undecided, Undecided{Key: k.name, Operations: k.counted, Reason: k.reason})
 		}
 	}
-	slices.SortFunc(evidence.Violations, func(a, b Violation) int { return cmp.Compare(a.At, b.At) })
+	evidence.Violations = l.explainAll(ctx, guilty)
 	return l.result(evidence)
 }
 
@@ -64,15 +70,11 @@ func (l *Linearizability) result(e *LinearizabilityEvidence) Result {
 	case len(e.Violations) > 0:
 		result.Verdict, result.Summary = Invalid, e.Violations[0].Explanation
 		if more := len(e.Violations) - 1; more > 0 {
-			result.Summary += fmt.Sprintf(" %d more keys are violated.", more)
+			result.Summary += fmt.Sprintf(" (and %d more of %d keys are not linearizable)", more, e.Keys)
 		}
 	case len(e.Undecided) > 0:
-		names := make([]string, 0, len(e.Undecided))
-		for _, u := range e.Undecided {
-			names = append(names, u.Key)
-		}
 		result.Verdict = Unknown
-		result.Summary = fmt.Sprintf("%d of %d keys could not be decided (%s): %s", len(e.Undecided), e.Keys, e.Undecided[0].Reason, strings.Join(names, ", "))
+		result.Summary = fmt.Sprintf("%d of %d keys could not be decided: %s", len(e.Undecided), e.Keys, undecided(e.Undecided))
 	case e.Operations == 0:
 		result.Verdict, result.Summary = Unknown, "there is no operation to check"
 	default:
@@ -82,263 +84,122 @@ func (l *Linearizability) result(e *LinearizabilityEvidence) Result {
 	return result
 }
 
-// keyHistory is what happened to one key.
-type keyHistory struct {
-	name       string
-	operations []histories.Operation // in order of Call; definite failures and unanswered reads are left out
-	failed     []histories.Operation // definite failures, for explanations
+// undecided names keys by reason.
+func undecided(list []Undecided) string {
+	const namesMost = 10
+	keys := make(map[string][]string)
+	var reasons []string
+	for _, u := range list {
+		if keys[u.Reason] == nil {
+			reasons = append(reasons, u.Reason)
+		}
+		keys[u.Reason] = append(keys[u.Reason], u.Key)
+	}
+	var parts []string
+	for _, reason := range reasons {
+		names := keys[reason]
+		part := strings.Join(names[:min(len(names), namesMost)], ", ")
+		if more := len(names) - namesMost; more > 0 {
+			part += fmt.Sprintf(" and %d more", more)
+		}
+		parts = append(parts, fmt.Sprintf("%s (%s)", part, reason))
+	}
+	return strings.Join(parts, "; ")
 }
 
-// byKey splits a history by key and leaves out what says nothing: an operation that
-// certainly did not happen, and a read whose answer nobody knows.
-func byKey(operations []histories.Operation) []keyHistory {
-	index := make(map[string]int)
-	var keys []keyHistory
+// keyHistory is what happened to one key, and what became of judging it.
+type keyHistory struct {
+	name    string
+	all     []histories.Operation // in order of invoke
+	spans   []span                // what must have a legal order
+	unique  bool                  // the shortcuts for unique values apply
+	counted int                   // operations that say something
+
+	result porcupine.CheckResult
+	reason string // where result is Unknown
+}
+
+// span is an operation with the part of the history in which it must take effect, as
+// indices of events, both included.
+type span struct {
+	op        histories.Operation
+	call, end int
+}
+
+// never is the end of an operation that may take effect at any later time.
+const never = int(^uint(0) >> 1)
+
+func (l *Linearizability) byKey(operations []histories.Operation) []*keyHistory {
+	byName := make(map[string]*keyHistory)
+	var keys []*keyHistory
 	for _, op := range operations {
-		at, ok := index[op.Key]
-		if !ok {
-			at = len(keys)
-			index[op.Key] = at
-			keys = append(keys, keyHistory{name: op.Key})
+		k := byName[op.Key]
+		if k == nil {
+			k = &keyHistory{name: op.Key}
+			byName[op.Key] = k
+			keys = append(keys, k)
 		}
-		switch {
-		case op.Type == histories.Fail:
-			keys[at].failed = append(keys[at].failed, op)
-		case op.Type == histories.Info && op.F == "read":
-		default:
-			keys[at].operations = append(keys[at].operations, op)
-		}
+		k.all = append(k.all, op)
+	}
+	for _, k := range keys {
+		k.counted = len(spansOf(k.all))
+		k.spans, k.unique = l.prepare(k.all)
 	}
 	return keys
 }
 
-func (l *Linearizability) judge(budget *budget, keys []keyHistory) []porcupine.CheckResult {
-	outcomes := make([]porcupine.CheckResult, len(keys))
+// prepare returns what of a key's operations must have a legal order.
+func (l *Linearizability) prepare(operations []histories.Operation) (spans []span, unique bool) {
+	if l.UniqueValues {
+		if spans, ok := prepareUnique(operations); ok {
+			return spans, true
+		}
+	}
+	return spansOf(operations), false
+}
+
+// spansOf leaves out what certainly did not happen: it has no place in any order.
+func spansOf(operations []histories.Operation) []span {
+	spans := make([]span, 0, len(operations))
+	for _, op := range operations {
+		switch op.Type {
+		case histories.Fail:
+		case histories.OK:
+			spans = append(spans, span{op, op.Invoked, op.Returned})
+		default:
+			spans = append(spans, span{op, op.Invoked, never})
+		}
+	}
+	return spans
+}
+
+// decideAll judges the keys with a bounded number of workers.
+func (l *Linearizability) decideAll(budget *budget, keys []*keyHistory) {
+	bySize := slices.SortedStableFunc(slices.Values(keys), func(a, b *keyHistory) int { return cmp.Compare(len(a.spans), len(b.spans)) })
 	workers := l.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	var next atomic.Int64
 	var pool sync.WaitGroup
-	for range min(workers, len(keys)) {
+	for range min(workers, len(bySize)) {
 		pool.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(keys)); i = next.Add(1) - 1 {
-				outcomes[i] = l.decide(budget, keys[i].operations)
+			for i := int(next.Add(1)) - 1; i < len(bySize); i = int(next.Add(1)) - 1 {
+				k := bySize[i]
+				k.result, k.reason = budget.decide(l.Model, k.spans)
 			}
 		})
 	}
 	pool.Wait()
-	return outcomes
 }
 
-// decide asks Porcupine about one key's history.
-func (l *Linearizability) decide(budget *budget, operations []histories.Operation) porcupine.CheckResult {
-	if budget.over() {
-		return porcupine.Unknown
-	}
-	if l.UniqueValues {
-		operations = dropUnseen(operations)
-	}
-	result := porcupine.CheckOperationsTimeout(budget.bound(l.Model), forPorcupine(operations), max(budget.left(), time.Millisecond))
-	if result == porcupine.Illegal && budget.over() {
-		return porcupine.Unknown // the search was made to end; its answer means nothing
-	}
-	return result
-}
-
-// dropUnseen leaves out writes and compare-and-swaps of unknown outcome whose value no
-// effective operation saw. In a history whose written values are unique this is exact:
-// taking such an operation out of an order leaves a legal order, since nothing that
-// follows depends on it; and putting it at the end, where it may always be, adds nothing.
-// A compare-and-swap that is effective makes what it expects seen, so the rule is
-// applied until nothing changes.
-func dropUnseen(operations []histories.Operation) []histories.Operation {
-	writer := make(map[int64]int) // value to the unknown operation that writes it
-	for i, op := range operations {
-		if op.Type == histories.Info {
-			if value, ok := written(op); ok {
-				writer[value] = i
-			}
+func forPorcupine(spans []span) []porcupine.Operation {
+	list := make([]porcupine.Operation, len(spans))
+	for i, s := range spans {
+		list[i] = porcupine.Operation{
+			ClientId: s.op.Process, Input: s.op, Output: s.op.Output,
+			Call: int64(s.call), Return: int64(s.end), Metadata: s.op,
 		}
 	}
-	if len(writer) == 0 {
-		return operations
-	}
-	effective := make(map[int]bool)
-	var see func(value int64)
-	see = func(value int64) {
-		for { // along the chain of compare-and-swaps that led to the value
-			i, ok := writer[value]
-			if !ok || effective[i] {
-				return
-			}
-			effective[i] = true
-			expected, ok := expects(operations[i])
-			if !ok {
-				return
-			}
-			value = expected
-		}
-	}
-	for _, op := range operations {
-		if op.Type != histories.OK {
-			continue
-		}
-		if value, ok := op.Output.Int(); ok && op.F == "read" {
-			see(value)
-		}
-		if expected, ok := expects(op); ok {
-			see(expected)
-		}
-	}
-	kept := make([]histories.Operation, 0, len(operations))
-	for i, op := range operations {
-		if op.Type != histories.Info || effective[i] {
-			kept = append(kept, op)
-		}
-	}
-	return kept
-}
-
-// written returns the value that an operation writes if it happens.
-func written(op histories.Operation) (int64, bool) {
-	switch op.F {
-	case "write":
-		return op.Input.Int()
-	case "cas":
-		if pair, ok := op.Input.Ints(); ok && len(pair) == 2 {
-			return pair[1], true
-		}
-	}
-	return 0, false
-}
-
-// expects returns the value that a compare-and-swap found if it happened.
-func expects(op histories.Operation) (int64, bool) {
-	if pair, ok := op.Input.Ints(); ok && op.F == "cas" && len(pair) == 2 {
-		return pair[0], true
-	}
-	return 0, false
-}
-
-func forPorcupine(operations []histories.Operation) []porcupine.Operation {
-	history := make([]porcupine.Operation, len(operations))
-	for i, op := range operations {
-		history[i] = porcupine.Operation{
-			ClientId: op.Process, Input: op, Output: op.Output, Call: int64(op.Call), Return: int64(op.Return),
-		}
-	}
-	return history
-}
-
-// picture writes Porcupine's own view of a key's history and returns its file name.
-func (l *Linearizability) picture(k keyHistory) string {
-	if l.Dir == "" {
-		return ""
-	}
-	operations := k.operations
-	if l.UniqueValues {
-		operations = dropUnseen(operations)
-	}
-	_, info := porcupine.CheckOperationsVerbose(l.Model, forPorcupine(operations), 5*time.Second)
-	name := "porcupine-" + safeName(k.name) + ".html"
-	file, err := os.Create(filepath.Join(l.Dir, name))
-	if err != nil {
-		return "" // the verdict stands without its picture
-	}
-	err = porcupine.Visualize(l.Model, info, file)
-	if closeErr := file.Close(); err != nil || closeErr != nil {
-		return ""
-	}
-	return name
-}
-
-func safeName(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
-			return r
-		}
-		return '_'
-	}, s)
-}
-
-// budget is the time and memory that a search may use. Porcupine knows only a time-out;
-// what makes it stop for memory is a model whose every step fails from then on.
-type budget struct {
-	deadline time.Time
-	heapMost uint64
-	spent    atomic.Pointer[string]
-	quit     chan struct{}
-	watching sync.WaitGroup
-}
-
-func newBudget(ctx context.Context, timeout time.Duration, memory uint64) *budget {
-	b := &budget{deadline: time.Now().Add(timeout), quit: make(chan struct{})}
-	b.heapMost = heap() + memory
-	b.watching.Go(func() { b.watch(ctx, timeout, memory) })
-	return b
-}
-
-func (b *budget) watch(ctx context.Context, timeout time.Duration, memory uint64) {
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-b.quit:
-			return
-		case <-ctx.Done():
-			b.end("the check was interrupted")
-			return
-		case <-ticker.C:
-		}
-		if time.Now().After(b.deadline) {
-			b.end(fmt.Sprintf("the time budget of %s ended", timeout))
-			return
-		}
-		if memory > 0 && heap() > b.heapMost {
-			b.end(fmt.Sprintf("the memory budget of %d MiB ended", memory>>20))
-			return
-		}
-	}
-}
-
-func (b *budget) end(why string) { b.spent.CompareAndSwap(nil, &why) }
-
-func (b *budget) over() bool {
-	if b.spent.Load() == nil && !time.Now().Before(b.deadline) {
-		b.end("the time budget ended")
-	}
-	return b.spent.Load() != nil
-}
-
-func (b *budget) left() time.Duration { return time.Until(b.deadline) }
-
-func (b *budget) reason() string {
-	if why := b.spent.Load(); why != nil {
-		return *why
-	}
-	return "the time budget ended"
-}
-
-func (b *budget) stop() {
-	close(b.quit)
-	b.watching.Wait()
-}
-
-// bound makes a model whose steps fail once the budget is spent, so that a search ends.
-func (b *budget) bound(m porcupine.Model) porcupine.Model {
-	step := m.Step
-	m.Step = func(state, input, output any) (bool, any) {
-		if b.spent.Load() != nil {
-			return false, state
-		}
-		return step(state, input, output)
-	}
-	return m
-}
-
-func heap() uint64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+	return list
 }

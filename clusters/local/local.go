@@ -7,9 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"capsize/clusters"
 )
@@ -32,16 +32,22 @@ type Cluster struct {
 	listen  map[endpoint]string
 	links   map[string][]clusters.Link
 	dial    map[link]string
+	release func()   // gives the reserved ports back
+	made    []string // directories, outermost first
 }
 
 type endpoint struct{ node, port string }
 
 type link struct{ from, to, port string }
 
-// New makes the hosts' directories and chooses the ports. It starts nothing.
+// New makes the hosts' directories and chooses the ports. It starts nothing. A host's
+// directory that exists already is an error: it is not ours to fill, nor to remove.
 func New(options Options) (*Cluster, error) {
 	if !filepath.IsAbs(options.Dir) {
 		return nil, fmt.Errorf("local cluster: directory %q is not absolute", options.Dir)
+	}
+	if options.Nodes < 1 {
+		return nil, fmt.Errorf("local cluster: %d nodes: want at least one", options.Nodes)
 	}
 	c := &Cluster{
 		options: options, hosts: make(map[string]*host), listen: make(map[endpoint]string),
@@ -51,20 +57,17 @@ func New(options Options) (*Cluster, error) {
 		c.nodes = append(c.nodes, fmt.Sprintf("n%d", i+1))
 	}
 	if err := c.assignPorts(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("local cluster: %w", err)
 	}
-	for _, node := range c.nodes {
-		dir := filepath.Join(options.Dir, node)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("local cluster: make the directory of %s: %w", node, err)
-		}
-		c.hosts[node] = &host{name: node, dir: dir}
+	if err := c.makeDirs(); err != nil {
+		c.release()
+		return nil, errors.Join(fmt.Errorf("local cluster: %w", err), c.removeDirs())
 	}
 	return c, nil
 }
 
 // assignPorts gives one port to each port of each node, and one to each directed link.
-func (c *Cluster) assignPorts() error {
+func (c *Cluster) assignPorts() (err error) {
 	var wanted []want
 	for _, port := range c.options.Ports {
 		for _, node := range c.nodes {
@@ -86,7 +89,41 @@ func (c *Cluster) assignPorts() error {
 			}
 		}
 	}
-	return choosePorts(wanted, c.options.BasePort)
+	c.release, err = choosePorts(wanted, c.options.BasePort)
+	return err
+}
+
+// makeDirs makes the hosts' directories and notes what it made.
+func (c *Cluster) makeDirs() error {
+	if _, err := os.Stat(c.options.Dir); errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(c.options.Dir, 0o755); err != nil {
+			return err
+		}
+		c.made = append(c.made, c.options.Dir)
+	}
+	for _, node := range c.nodes {
+		dir := filepath.Join(c.options.Dir, node)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return fmt.Errorf("make the directory of %s: %w", node, err)
+		}
+		c.made = append(c.made, dir)
+		c.hosts[node] = &host{name: node, dir: dir, sessions: make(map[*session]struct{})}
+	}
+	return nil
+}
+
+// removeDirs removes what makeDirs made. The common directory goes only when it is empty:
+// what somebody else put there stays.
+func (c *Cluster) removeDirs() error {
+	var problems []error
+	for i := len(c.made) - 1; i >= 0; i-- {
+		if dir := c.made[i]; dir == c.options.Dir {
+			_ = os.Remove(dir) // not empty: see above
+		} else {
+			problems = append(problems, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // Kind is "local".
@@ -105,7 +142,13 @@ func (c *Cluster) Host(node string) clusters.Host {
 }
 
 // Listen returns the address that a node's process binds.
-func (c *Cluster) Listen(node, port string) string { return c.listen[endpoint{node, port}] }
+func (c *Cluster) Listen(node, port string) string {
+	address, ok := c.listen[endpoint{node, port}]
+	if !ok {
+		panic("local cluster: no port " + port + " of node " + node)
+	}
+	return address
+}
 
 // Dial returns the link from one node to another; for other ports, and for a node
 // itself, the address that the process binds.
@@ -119,52 +162,24 @@ func (c *Cluster) Dial(from, to, port string) string {
 // Links returns the links that the agent of a node serves.
 func (c *Cluster) Links(to string) []clusters.Link { return c.links[to] }
 
-// Close removes the hosts' directories, unless they are to be kept.
+// Close ends the programs that are still attached and removes the hosts' directories,
+// unless they are to be kept.
 func (c *Cluster) Close(context.Context) error {
-	if c.options.Keep {
-		return nil
-	}
+	var mu sync.Mutex
 	var problems []error
+	var hosts sync.WaitGroup
 	for _, h := range c.hosts {
-		problems = append(problems, os.RemoveAll(h.dir))
+		hosts.Go(func() {
+			err := h.detach()
+			mu.Lock()
+			defer mu.Unlock()
+			problems = append(problems, err)
+		})
 	}
-	_ = os.Remove(c.options.Dir) // not empty: somebody else's files are in it, and stay
+	hosts.Wait()
+	c.release()
+	if !c.options.Keep {
+		problems = append(problems, c.removeDirs())
+	}
 	return errors.Join(problems...)
-}
-
-// host is a directory on this machine.
-type host struct{ name, dir string }
-
-func (h *host) Name() string { return h.name }
-func (h *host) Dir() string  { return h.dir }
-
-func (h *host) Put(_ context.Context, local, name string, mode os.FileMode) error {
-	if err := copyFile(local, filepath.Join(h.dir, name), mode); err != nil {
-		return fmt.Errorf("put %s on %s: %w", name, h.name, err)
-	}
-	return nil
-}
-
-func (h *host) Get(_ context.Context, name, local string) error {
-	if err := copyFile(filepath.Join(h.dir, name), local, 0o644); err != nil {
-		return fmt.Errorf("get %s from %s: %w", name, h.name, err)
-	}
-	return nil
-}
-
-func copyFile(from, to string, mode os.FileMode) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }() // only read
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }

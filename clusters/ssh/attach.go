@@ -13,25 +13,37 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Attach starts a program in a session of its own on the host's connection.
+const (
+	leaveLimit = 5 * time.Second // for a program whose input has ended
+	killLimit  = time.Second     // for one that was killed
+	tailMost   = 2 << 10         // bytes of a program's standard error that are kept
+)
+
+// Attach starts a program in a session of its own on the host's connection, in the run's
+// directory.
 func (h *host) Attach(ctx context.Context, argv []string) (io.ReadWriteCloser, error) {
-	var s *session
-	err := h.bounded(ctx, func() (err error) {
-		s, err = h.attach(argv)
-		return err
+	s, err := bounded(ctx, h, callLimit, func(ctx context.Context) (*session, error) {
+		s, err := h.attach(argv)
+		if err == nil && ctx.Err() != nil { // nobody waits for it any more
+			return nil, errors.Join(context.Cause(ctx), s.Close())
+		}
+		return s, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("attach %s on %s: %w", argv[0], h.machine.Node, err)
+		return nil, fmt.Errorf("attach %s on %s: %w", strings.Join(argv, " "), h.machine.Node, err)
 	}
 	return s, nil
 }
 
 func (h *host) attach(argv []string) (*session, error) {
+	if len(argv) == 0 {
+		return nil, errors.New("no program is named")
+	}
 	inner, err := h.client.NewSession()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{session: inner, program: argv[0]}
+	s := &session{host: h, session: inner, program: argv[0], over: make(chan struct{})}
 	inner.Stderr = &s.stderr
 	if s.in, err = inner.StdinPipe(); err == nil {
 		s.out, err = inner.StdoutPipe()
@@ -41,23 +53,52 @@ func (h *host) attach(argv []string) (*session, error) {
 		for i, word := range argv {
 			words[i] = quote(word)
 		}
-		err = inner.Start("exec " + strings.Join(words, " "))
+		err = inner.Start("cd " + quote(h.dir) + " && exec " + strings.Join(words, " "))
 	}
 	if err != nil {
 		return nil, errors.Join(err, inner.Close())
 	}
+	if !h.track(func() { s.wait() }) {
+		return nil, errors.Join(errDisconnected, inner.Close())
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sessions[s] = struct{}{}
 	return s, nil
+}
+
+// detach closes the sessions that nobody closed.
+func (h *host) detach() error {
+	h.mu.Lock()
+	var open []*session
+	for s := range h.sessions {
+		open = append(open, s)
+	}
+	h.mu.Unlock()
+	var problems []error
+	for _, s := range open {
+		problems = append(problems, s.Close())
+	}
+	return errors.Join(problems...)
 }
 
 // session is a program on a host and its standard streams.
 type session struct {
+	host    *host
 	session *ssh.Session
 	program string
 	in      io.WriteCloser
 	out     io.Reader
 	stderr  tail
+	over    chan struct{} // closed when the program has ended and all it said has come
+	status  error         // how it ended, once over is closed
 	once    sync.Once
 	ended   error
+}
+
+func (s *session) wait() {
+	s.status = s.session.Wait()
+	close(s.over)
 }
 
 func (s *session) Write(b []byte) (int, error) { return s.in.Write(b) }
@@ -69,33 +110,54 @@ func (s *session) Read(b []byte) (int, error) {
 	if err == nil || n > 0 {
 		return n, err
 	}
-	if said := s.stderr.String(); said != "" {
-		return n, fmt.Errorf("%w; it said: %s", err, said)
+	select {
+	case <-s.over: // standard error is complete
+	case <-time.After(killLimit): // it closed its output, and goes on
 	}
-	return n, err
+	return n, s.quoting(s.host.because(err))
 }
 
 // Close ends the program's input, which makes an agent heal and leave, and waits for it;
-// the session of one that does not leave is ended.
+// one that does not leave is killed. The program's exit status is no error: one that
+// failed has said so.
 func (s *session) Close() error {
 	s.once.Do(func() {
-		_ = s.in.Close() // closed already when the program has ended
-		left := make(chan error, 1)
-		go func() { left <- s.session.Wait() }()
-		select {
-		case err := <-left:
-			if exit := (*ssh.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-				s.ended = err
-			}
-		case <-time.After(leaveLimit):
-			s.ended = errors.Join(fmt.Errorf("%s did not leave within %s of the end of its input", s.program, leaveLimit), s.session.Close())
-		}
+		s.ended = s.leave()
+		s.host.mu.Lock()
+		defer s.host.mu.Unlock()
+		delete(s.host.sessions, s)
 	})
 	return s.ended
 }
 
-// tailMost is how much of a program's standard error is kept, in bytes.
-const tailMost = 2 << 10
+func (s *session) leave() error {
+	_ = s.in.Close()                                           // closed already when the program has ended
+	s.host.track(func() { _, _ = io.Copy(io.Discard, s.out) }) // a program that cannot write does not leave
+	select {
+	case <-s.over:
+		if exit := (*ssh.ExitError)(nil); s.status == nil || errors.As(s.status, &exit) {
+			return nil
+		}
+		return fmt.Errorf("the session of %s on %s broke off: %w", s.program, s.host.machine.Node, s.host.because(s.status))
+	case <-time.After(leaveLimit):
+	}
+	late := s.quoting(fmt.Errorf("%s on %s did not leave within %s of the end of its input and was killed", s.program, s.host.machine.Node, leaveLimit))
+	_ = s.session.Signal(ssh.SIGKILL) // a connection that is gone takes the session with it
+	select {
+	case <-s.over:
+	case <-time.After(killLimit): // a descendant holds its output, or the host is frozen
+		_ = s.session.Close()
+	}
+	return late
+}
+
+// quoting adds the end of what the program said on its standard error.
+func (s *session) quoting(err error) error {
+	if said := s.stderr.String(); said != "" {
+		return fmt.Errorf("%w; it said: %s", err, said)
+	}
+	return err
+}
 
 // tail keeps the last bytes written to it.
 type tail struct {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,121 +16,134 @@ import (
 	"github.com/melbahja/goph"
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/knownhosts"
 )
 
 const (
-	dialLimit      = 5 * time.Second // for the connection and the handshake together
-	keepaliveEvery = time.Second
-	keepaliveLimit = 5 * time.Second // without an answer to a keepalive a connection is dead
-	fileLimit      = time.Minute     // for one file
-	leaveLimit     = 5 * time.Second // for a program whose input has ended
+	fileLimit   = time.Minute      // for one file
+	callLimit   = 10 * time.Second // for anything else
+	removeLimit = 30 * time.Second // for the run's directory, which may hold much
 )
 
 // host is one machine: a connection that files and the agent share.
 type host struct {
 	machine Machine
 	dir     string
-	client  *goph.Client
+	ip      string
+	client  *goph.Client // nil until connected
 	files   *sftp.Client
+	made    bool // we made dir
 	quit    chan struct{}
-	once    sync.Once
-	alive   sync.WaitGroup // the keepalive's goroutine
+
+	mu       sync.Mutex
+	closed   bool
+	lost     error                 // why the keepalive closed the connection
+	sessions map[*session]struct{} // that are not closed
+	work     sync.WaitGroup        // every goroutine that uses the connection
 }
 
-func connect(ctx context.Context, machine Machine, key ssh.Signer, dir string) (*host, error) {
-	h := &host{machine: machine, dir: dir, quit: make(chan struct{})}
-	client, err := dial(ctx, machine, key)
+// connect connects and makes the run's directory. After an error the host is to be
+// disconnected all the same.
+func (h *host) connect(ctx context.Context, key ssh.Signer, patience time.Duration) error {
+	client, err := dialPatiently(ctx, h.machine, key, patience)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s (%s): %w", machine.Node, machine.Address, explain(err))
+		return fmt.Errorf("connect to %s (%s): %w", h.machine.Node, h.machine.endpoint(), err)
 	}
 	h.client = client
-	h.alive.Go(h.keepalive)
-	if h.files, err = sftp.NewClient(client.Client, sftp.UseConcurrentWrites(true)); err == nil {
-		err = h.files.MkdirAll(dir)
+	if h.ip, _, err = net.SplitHostPort(client.RemoteAddr().String()); err != nil {
+		return fmt.Errorf("connect to %s: %w", h.machine.Node, err)
+	}
+	h.work.Go(h.keepalive)
+	h.files, err = bounded(ctx, h, callLimit, func(context.Context) (*sftp.Client, error) {
+		return sftp.NewClient(client.Client, sftp.UseConcurrentWrites(true))
+	})
+	if err == nil {
+		// Not cut short when ctx ends: we would not know whether the directory is ours to remove.
+		h.made, err = bounded(context.WithoutCancel(ctx), h, callLimit, func(context.Context) (bool, error) { return h.makeDir() })
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare %s on %s: %w", dir, machine.Node, err), h.disconnect())
+		return fmt.Errorf("prepare %s on %s: %w", h.dir, h.machine.Node, err)
 	}
-	return h, nil
+	return nil
 }
 
-// dial bounds the connection and the handshake: a frozen host accepts the one and never
-// begins the other.
-func dial(ctx context.Context, m Machine, key ssh.Signer) (*goph.Client, error) {
-	config := &goph.Config{User: m.User, Addr: m.Address, Port: m.Port, Auth: goph.Auth{ssh.PublicKeys(key)}, Timeout: dialLimit, Callback: m.HostKey}
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
-	address := net.JoinHostPort(m.Address, strconv.Itoa(int(m.Port)))
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
+// makeDir makes the run's directory, and reports whether it did so.
+func (h *host) makeDir() (bool, error) {
+	if err := h.files.MkdirAll(path.Dir(h.dir)); err != nil {
+		return false, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	defer stop()
-	inner, channels, requests, err := ssh.NewClientConn(conn, address, &ssh.ClientConfig{User: m.User, Auth: config.Auth, HostKeyCallback: m.HostKey})
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+	if _, err := h.files.Lstat(h.dir); err == nil {
+		return false, errors.New("it exists already, so it belongs to another run")
 	}
-	return &goph.Client{Client: ssh.NewClient(inner, channels, requests), Config: config}, nil
+	err := h.files.Mkdir(h.dir)
+	return err == nil, err
 }
 
-// explain says what to do about a host key that is not the expected one.
-func explain(err error) error {
-	var wrong *knownhosts.KeyError
-	if !errors.As(err, &wrong) {
+var errDisconnected = errors.New("not connected")
+
+// track runs something that uses the connection in a goroutine that disconnect waits for.
+func (h *host) track(do func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || h.client == nil {
+		return false
+	}
+	h.work.Go(do)
+	return true
+}
+
+// because adds why the connection was lost, if it was.
+func (h *host) because(err error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lost == nil || err == nil {
 		return err
 	}
-	if len(wrong.Want) == 0 {
-		return fmt.Errorf("%w: the known_hosts file has no key for this host; add it, for example with ssh-keyscan over a trusted network", err)
-	}
-	var want []string
-	for _, k := range wrong.Want {
-		want = append(want, ssh.FingerprintSHA256(k.Key))
-	}
-	return fmt.Errorf("%w: the host shows another key than the expected %s; if it was installed anew, replace its line in the known_hosts file", err, strings.Join(want, " or "))
+	return fmt.Errorf("%w: %w", h.lost, err)
 }
 
-// keepalive closes a connection that no longer answers, so that whoever waits on it gets
-// an error instead of waiting for ever.
-func (h *host) keepalive() {
-	ticker := time.NewTicker(keepaliveEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-h.quit:
-			return
-		case <-ticker.C:
-		}
-		answered := make(chan error, 1)
-		go func() { // ends with its answer, or with the connection
-			_, _, err := h.client.SendRequest("keepalive@openssh.com", true, nil)
-			answered <- err
-		}()
-		select {
-		case <-h.quit:
-			return
-		case err := <-answered:
-			if err != nil {
-				return
-			}
-		case <-time.After(keepaliveLimit):
-			_ = h.client.Client.Close() // dead: there is nobody to tell
-			return
-		}
+// bounded does something over the host's connection until it is done, limit is over or ctx
+// ends. What it then leaves behind ends with its context or with the connection, which the
+// keepalive closes when the host is silent.
+func bounded[T any](ctx context.Context, h *host, limit time.Duration, do func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
 	}
-}
-
-func (h *host) disconnect() error {
-	var err error
-	h.once.Do(func() {
-		close(h.quit)
-		if h.files != nil {
-			_ = h.files.Close() // the connection's end is what counts
-		}
-		err = h.client.Client.Close()
-		h.alive.Wait()
+	var none T
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	done := make(chan result, 1)
+	tracked := h.track(func() {
+		value, err := do(ctx)
+		done <- result{value, err}
 	})
+	if !tracked {
+		return none, errDisconnected
+	}
+	select {
+	case r := <-done:
+		return r.value, h.because(r.err)
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+}
+
+// disconnect closes the connection and waits for whatever uses it. The connection goes
+// first: closing a subsystem on a frozen host would wait for its answer for ever.
+func (h *host) disconnect() error {
+	h.mu.Lock()
+	if h.closed || h.client == nil {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	h.mu.Unlock()
+	close(h.quit)
+	err := h.client.Client.Close()
+	if h.files != nil {
+		_ = h.files.Close() // the connection's end is what counts
+	}
+	h.work.Wait()
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
 		return nil
 	}
@@ -144,14 +156,19 @@ func (h *host) Dir() string  { return h.dir }
 // Put copies a file, under another name first, so that a program that runs from it is
 // never half a file.
 func (h *host) Put(ctx context.Context, local, name string, mode os.FileMode) error {
-	err := h.bounded(ctx, func() error { return h.put(local, path.Join(h.dir, name), mode) })
+	err := checkName(name)
+	if err == nil {
+		_, err = bounded(ctx, h, fileLimit, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, h.put(ctx, local, path.Join(h.dir, name), mode)
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("put %s on %s: %w", name, h.machine.Node, err)
 	}
 	return nil
 }
 
-func (h *host) put(local, remote string, mode os.FileMode) error {
+func (h *host) put(ctx context.Context, local, remote string, mode os.FileMode) error {
 	in, err := os.Open(local)
 	if err != nil {
 		return err
@@ -169,74 +186,129 @@ func (h *host) put(local, remote string, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	size, err := out.ReadFrom(in)
-	if err = errors.Join(err, out.Close()); err != nil {
+	_, err = out.ReadFrom(untilDone{ctx, in})
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = h.verify(fresh, info.Size())
+	}
+	if err == nil {
+		err = h.files.Chmod(fresh, mode)
+	}
+	if err == nil {
+		err = h.files.PosixRename(fresh, remote)
+	}
+	if err != nil {
+		_ = h.files.Remove(fresh) // fails too when the connection is why
+	}
+	return err
+}
+
+func (h *host) verify(remote string, want int64) error {
+	info, err := h.files.Stat(remote)
+	if err != nil {
 		return err
 	}
-	if size != info.Size() {
-		return fmt.Errorf("only %d of %d bytes arrived", size, info.Size())
+	if info.Size() != want {
+		return fmt.Errorf("%d of %d bytes arrived", info.Size(), want)
 	}
-	if err := h.files.Chmod(fresh, mode); err != nil {
-		return err
-	}
-	return h.files.PosixRename(fresh, remote)
+	return nil
 }
 
 func (h *host) Get(ctx context.Context, name, local string) error {
-	err := h.bounded(ctx, func() error { return h.get(path.Join(h.dir, name), local) })
+	err := checkName(name)
+	if err == nil {
+		_, err = bounded(ctx, h, fileLimit, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, h.get(ctx, path.Join(h.dir, name), local)
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("get %s from %s: %w", name, h.machine.Node, err)
 	}
 	return nil
 }
 
-func (h *host) get(remote, local string) error {
+func (h *host) get(ctx context.Context, remote, local string) error {
 	in, err := h.files.Open(remote)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }() // only read
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(local), 0o755); err != nil {
 		return err
 	}
-	out, err := os.Create(local)
+	out, err := os.CreateTemp(filepath.Dir(local), filepath.Base(local)+".new*")
 	if err != nil {
 		return err
 	}
-	_, err = in.WriteTo(out)
-	return errors.Join(err, out.Close())
-}
-
-// bounded runs a file operation until ctx ends or its time is over. The operation itself
-// ends with the connection at the latest.
-func (h *host) bounded(ctx context.Context, do func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, fileLimit)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- do() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	size, err := in.WriteTo(untilDoneWriter{ctx, out})
+	if err == nil && size < info.Size() { // a log may have grown meanwhile
+		err = fmt.Errorf("only %d of %d bytes arrived", size, info.Size())
 	}
+	if err = errors.Join(err, out.Chmod(0o644), out.Close()); err == nil {
+		err = os.Rename(out.Name(), local)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(out.Name()))
+	}
+	return nil
 }
 
-// removeDir removes the run's directory, which lies below root.
+// checkName refuses a name that leads out of the run's directory.
+func checkName(name string) error {
+	if filepath.IsLocal(name) {
+		return nil
+	}
+	return errors.New("the name leads out of the run's directory")
+}
+
+// untilDone is a file that is read until ctx ends. It keeps Stat, from which the transfer
+// learns how much it may send at once.
+type untilDone struct {
+	ctx context.Context
+	*os.File
+}
+
+func (r untilDone) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.File.Read(b)
+}
+
+type untilDoneWriter struct {
+	ctx context.Context
+	out io.Writer
+}
+
+func (w untilDoneWriter) Write(b []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	return w.out.Write(b)
+}
+
+// removeDir removes the run's directory if we made it.
 func (h *host) removeDir(ctx context.Context) error {
-	if !strings.HasPrefix(h.dir, root+"/") || path.Clean(h.dir) != h.dir {
-		return fmt.Errorf("remove %s on %s: it is not below %s", h.dir, h.machine.Node, root)
+	if !h.made {
+		return nil
 	}
-	err := h.bounded(ctx, func() error {
+	_, err := bounded(ctx, h, removeLimit, func(context.Context) (struct{}, error) {
 		session, err := h.client.NewSession()
 		if err != nil {
-			return err
+			return struct{}{}, err
 		}
 		defer func() { _ = session.Close() }() // ended by then
-		return session.Run("rm -rf -- " + quote(h.dir))
+		said, err := session.CombinedOutput("rm -rf -- " + quote(h.dir))
+		if text := strings.TrimSpace(string(said)); err != nil && text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return struct{}{}, err
 	})
 	if err != nil {
-		return fmt.Errorf("remove %s on %s: %w", h.dir, h.machine.Node, err)
+		return fmt.Errorf("remove %s on %s: %w; remove it by hand", h.dir, h.machine.Node, err)
 	}
 	return nil
 }

@@ -1,85 +1,97 @@
 package raft
 
-// Elections: Raft paper 5.2 and 5.4.1, pre-vote after dissertation 9.6.
+import "capsize/raftnode/raft/quorum"
+
+// Elections: Raft paper 5.2 and 5.4.1; pre-votes: dissertation 9.6.
 
 func tickElection(r *raft) {
 	r.electionElapsed++
-	if r.electionElapsed >= r.timeout {
+	if r.electionElapsed >= r.electionTimeout {
 		r.electionElapsed = 0
-		r.hup()
+		r.local(MsgHup)
 	}
 }
 
 // hup starts an election, unless this node leads already.
 func (r *raft) hup() {
-	if r.role == Leader {
-		return
-	}
-	if r.config.PreVote {
+	switch {
+	case r.role == Leader:
+	case r.config.PreVote:
 		r.becomePreCandidate()
-		r.campaign(MsgPreVote, r.term+1)
-		return
+		r.campaign(MsgPreVote)
+	default:
+		r.becomeCandidate()
+		r.campaign(MsgVote)
 	}
-	r.becomeCandidate()
-	r.campaign(MsgVote, r.term)
 }
 
 // becomePreCandidate changes neither term nor vote: a node that cannot win must not
 // disturb who can. The time-out is drawn anew, or nodes that once collided would go on
 // colliding.
 func (r *raft) becomePreCandidate() {
+	assert(r.role != Leader, "a leader becomes pre-candidate")
 	r.role, r.step, r.tick = PreCandidate, stepCandidate, tickElection
-	r.votes = make(map[uint64]bool)
 	r.leader = None
-	r.drawTimeout()
+	r.votes = make(map[uint64]quorum.Answer, len(r.voters))
+	r.drawElectionTimeout()
 }
 
 func (r *raft) becomeCandidate() {
+	assert(r.role != Leader, "a leader becomes candidate")
 	r.role, r.step, r.tick = Candidate, stepCandidate, tickElection
 	r.reset(r.term + 1)
 	r.vote = r.config.ID
 	r.trace(Event{Kind: EventVote, Term: r.term, Peer: r.vote})
 }
 
-// campaign asks every voter. Its own vote counts, like any other, only when the write
-// that holds it is durable.
-func (r *raft) campaign(kind MessageType, term uint64) {
-	lastTerm := r.log.lastTerm()
+// campaign asks every voter, itself included.
+func (r *raft) campaign(request MessageType) {
+	term := r.term
+	if request == MsgPreVote {
+		term++
+	}
+	index, logTerm := r.log.lastIndex(), r.log.lastTerm()
 	for _, id := range r.voters {
 		if id == r.config.ID {
-			r.send(Message{Type: voteResponse(kind), To: id, Term: term})
+			r.send(Message{Type: voteResponse(request), To: id, Term: term})
 			continue
 		}
-		r.send(Message{Type: kind, To: id, Term: term, Index: r.log.lastIndex(), LogTerm: lastTerm})
+		r.send(Message{Type: request, To: id, Term: term, Index: index, LogTerm: logTerm})
 	}
 }
 
-func voteResponse(kind MessageType) MessageType {
-	if kind == MsgPreVote {
+func voteResponse(request MessageType) MessageType {
+	if request == MsgPreVote {
 		return MsgPreVoteResp
 	}
 	return MsgVoteResp
 }
 
-// answerVote grants or refuses a vote or pre-vote. A vote is granted to one candidate a
-// term, whose log is at least as up to date (Raft paper 5.4.1).
+// answerVote grants or refuses a vote or pre-vote. A vote goes to one candidate a term,
+// and only to one whose log holds all that may be committed.
 func (r *raft) answerVote(m Message) {
-	can := r.vote == m.From ||
-		(r.vote == None && r.leader == None) ||
-		(m.Type == MsgPreVote && m.Term > r.term)
-	if !can || !r.log.isUpToDate(m.Index, m.LogTerm) {
-		r.trace(Event{Kind: EventVoteSend, Term: r.term, Peer: m.From, Index: m.Index, LogTerm: m.LogTerm, PreVote: m.Type == MsgPreVote})
-		r.send(Message{Type: voteResponse(m.Type), To: m.From, Term: r.term, Reject: true})
+	pre := m.Type == MsgPreVote
+	free := r.vote == m.From || // asked again, its answer was lost
+		r.vote == None && r.leader == None || // else the term has a leader already
+		pre && m.Term > r.term
+	answer := Event{
+		Kind: EventVoteSend, Term: r.term, Peer: m.From, Index: m.Index, LogTerm: m.LogTerm, PreVote: pre,
+	}
+	if !free || !r.log.isUpToDate(m.Index, m.LogTerm) {
+		r.trace(answer)
+		r.send(Message{Type: voteResponse(m.Type), To: m.From, Reject: true})
 		return
 	}
-	if m.Type == MsgVote {
+	if !pre {
 		r.electionElapsed = 0
 		if r.vote != m.From {
 			r.vote = m.From
 			r.trace(Event{Kind: EventVote, Term: r.term, Peer: r.vote})
 		}
 	}
-	r.trace(Event{Kind: EventVoteSend, Term: m.Term, Peer: m.From, Index: m.Index, LogTerm: m.LogTerm, Granted: true, PreVote: m.Type == MsgPreVote})
+	// A granted pre-vote bears the term asked for: the asker is not in it, nor is this node.
+	answer.Term, answer.Granted = m.Term, true
+	r.trace(answer)
 	r.send(Message{Type: voteResponse(m.Type), To: m.From, Term: m.Term})
 }
 
@@ -91,39 +103,39 @@ func stepCandidate(r *raft, m Message) error {
 	case MsgReadIndex:
 		return ErrReadDropped
 	case MsgApp, MsgHeartbeat:
-		// A leader of this very term exists.
-		r.becomeFollower(m.Term, m.From)
+		r.becomeFollower(m.Term, m.From) // this very term has a leader
 		return r.step(r, m)
-	case MsgVoteResp, MsgPreVoteResp:
-		if (m.Type == MsgPreVoteResp) == (r.role == PreCandidate) {
-			r.countVote(m.From, !m.Reject)
+	case MsgVoteResp:
+		if r.role == Candidate {
+			r.countVote(m)
+		}
+	case MsgPreVoteResp:
+		if r.role == PreCandidate {
+			r.countVote(m)
 		}
 	}
 	return nil
 }
 
 // countVote counts an answer, the first of each voter only.
-func (r *raft) countVote(from uint64, granted bool) {
-	if _, voted := r.votes[from]; voted || r.progress[from] == nil {
+func (r *raft) countVote(m Message) {
+	if r.votes[m.From] != quorum.Silent {
 		return
 	}
-	r.votes[from] = granted
-	yes, no := 0, 0
-	for _, id := range r.voters {
-		switch granted, voted := r.votes[id]; {
-		case granted:
-			yes++
-		case voted:
-			no++
-		}
+	r.votes[m.From] = quorum.Yes
+	if m.Reject {
+		r.votes[m.From] = quorum.No
 	}
-	switch {
-	case yes >= r.quorum() && r.role == PreCandidate:
-		r.becomeCandidate()
-		r.campaign(MsgVote, r.term)
-	case yes >= r.quorum():
+	switch r.voters.Vote(func(id uint64) quorum.Answer { return r.votes[id] }) {
+	case quorum.Won:
+		if r.role == PreCandidate {
+			r.becomeCandidate()
+			r.campaign(MsgVote)
+			return
+		}
 		r.becomeLeader()
-	case len(r.voters)-no < r.quorum():
+	case quorum.Lost:
 		r.becomeFollower(r.term, None)
+	case quorum.Pending:
 	}
 }

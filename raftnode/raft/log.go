@@ -1,32 +1,20 @@
 package raft
 
-import (
-	"errors"
-	"fmt"
-	"slices"
-)
+import "fmt"
 
-// raftLog is the log: what storage holds durably, and after it what is not durable yet.
+// raftLog is the log: what storage holds durably, and its tail that is on the way there.
+//
+// Where storage fails, the log keeps the first error and stands still: its node gives out
+// nothing any more, so that no answer rests on what could not be read.
 type raftLog struct {
 	storage   Storage
-	unstable  []Entry // from offset on
-	offset    uint64  // the first index that is not durable
-	handed    uint64  // the last index of unstable that a Ready handed out to be written
-	writes    []write // in flight, oldest first
+	tail      tail
 	committed uint64
-	given     uint64 // the last index given out to be applied
-	applied   uint64
+	failure   error
 }
 
-// write is a disk write in flight. Its last index is cut down when entries that it holds
-// are replaced meanwhile: when it finishes it makes durable only what is still the log.
-// That an entry is replaced and an equal index comes again (A, B, A) can therefore not
-// be confused.
-type write struct {
-	number uint64
-	last   uint64
-}
-
+// newLog returns the log that storage holds, known to be committed up to committed, or to
+// applied if that is more.
 func newLog(storage Storage, committed, applied uint64) (*raftLog, error) {
 	first, err := storage.FirstIndex()
 	if err != nil {
@@ -36,58 +24,74 @@ func newLog(storage Storage, committed, applied uint64) (*raftLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("raft: read the last index: %w", err)
 	}
-	committed = max(committed, first-1)
-	if committed > last {
-		return nil, fmt.Errorf("raft: the stored commit index %d lies beyond the last index %d", committed, last)
+	switch {
+	case committed > last:
+		return nil, fmt.Errorf("raft: the stored commit index is %d, but the log ends at %d: entries were lost", committed, last)
+	case applied > last:
+		return nil, fmt.Errorf("raft: Config.Applied is %d, but the log ends at %d: entries were lost", applied, last)
 	}
-	applied = max(applied, first-1)
-	if applied > committed {
-		return nil, fmt.Errorf("raft: Applied %d lies beyond the stored commit index %d", applied, committed)
-	}
-	return &raftLog{storage: storage, offset: last + 1, handed: last, committed: committed, given: applied, applied: applied}, nil
+	return &raftLog{
+		storage:   storage,
+		tail:      tail{offset: last + 1, handed: last},
+		committed: max(committed, applied, first-1),
+	}, nil
 }
 
-func (l *raftLog) lastIndex() uint64 { return l.offset + uint64(len(l.unstable)) - 1 }
+// fail makes the log stand still. The first reason stays.
+func (l *raftLog) fail(err error) {
+	if l.failure == nil {
+		l.failure = err
+	}
+}
 
-func (l *raftLog) lastTerm() uint64 { return l.termOrZero(l.lastIndex()) }
+func (l *raftLog) lastIndex() uint64 { return l.tail.lastIndex() }
 
-// termOrZero returns the term of an entry; 0 where there is none.
-func (l *raftLog) termOrZero(i uint64) uint64 {
+func (l *raftLog) lastTerm() uint64 { return l.term(l.lastIndex()) }
+
+// term returns the term of the entry at i; 0 where there is none.
+func (l *raftLog) term(i uint64) uint64 {
 	if i > l.lastIndex() {
 		return 0
 	}
-	if i >= l.offset {
-		return l.unstable[i-l.offset].Term
+	if i >= l.tail.offset {
+		return l.tail.entries[i-l.tail.offset].Term
 	}
 	term, err := l.storage.Term(i)
 	if err != nil {
+		l.fail(fmt.Errorf("raft: read the term of entry %d: %w", i, err))
 		return 0
 	}
 	return term
 }
 
-func (l *raftLog) matches(i, term uint64) bool { return i <= l.lastIndex() && l.termOrZero(i) == term }
+// matches reports whether the log holds an entry of that index and term; then it is equal
+// to the log that it was taken from, up to there (Raft paper 5.3, Log Matching).
+func (l *raftLog) matches(i, term uint64) bool { return i <= l.lastIndex() && l.term(i) == term }
 
-// isUpToDate compares logs as voters do (Raft paper 5.4.1).
+// isUpToDate reports whether a log that ends at (index, term) holds everything that this
+// one may know to be committed (Raft paper 5.4.1).
 func (l *raftLog) isUpToDate(index, term uint64) bool {
-	mine := l.lastTerm()
-	return term > mine || term == mine && index >= l.lastIndex()
+	last := l.lastTerm()
+	return term > last || term == last && index >= l.lastIndex()
 }
 
-// firstConflict returns the index of the first entry that the log does not hold; 0 if it
-// holds all of them.
-func (l *raftLog) firstConflict(entries []Entry) uint64 {
-	for _, e := range entries {
+// missing returns the entries from the first one on that the log does not hold.
+func (l *raftLog) missing(entries []Entry) []Entry {
+	for i, e := range entries {
 		if !l.matches(e.Index, e.Term) {
-			return e.Index
+			return entries[i:]
 		}
 	}
-	return 0
+	return nil
 }
 
-// findConflictByTerm returns the last index not above i whose term is not above term.
-func (l *raftLog) findConflictByTerm(i, term uint64) uint64 {
-	for ; i > 0 && l.termOrZero(i) > term; i-- {
+// lastNotAfterTerm returns the last index up to i whose entry's term is at most term. When
+// two logs disagree at i, and the other one's term there is term, they disagree at every
+// index after that, because terms never fall along a log: a whole term is skipped in one
+// round trip (Raft paper 5.3, end).
+func (l *raftLog) lastNotAfterTerm(i, term uint64) uint64 {
+	for i > 0 && l.term(i) > term {
+		i--
 	}
 	return i
 }
@@ -95,151 +99,53 @@ func (l *raftLog) findConflictByTerm(i, term uint64) uint64 {
 // append puts entries at the end, after discarding whatever stands at or after the first.
 func (l *raftLog) append(entries []Entry) {
 	first := entries[0].Index
-	if first < l.offset {
-		l.offset, l.unstable = first, nil
-	}
-	keep := l.unstable[:first-l.offset]
-	if len(keep) < len(l.unstable) {
-		keep = slices.Clip(keep) // messages on their way still hold what is replaced
-	}
-	l.unstable = append(keep, entries...)
-	l.handed = min(l.handed, first-1)
-	for i := range l.writes {
-		l.writes[i].last = min(l.writes[i].last, first-1)
-	}
+	assert(first > l.committed, "entry %d is replaced, but everything up to %d is committed", first, l.committed)
+	assert(first <= l.lastIndex()+1, "entry %d is appended to a log that ends at %d", first, l.lastIndex())
+	l.tail.append(entries)
 }
 
-// unwritten returns the entries that no write holds yet.
-func (l *raftLog) unwritten() []Entry {
-	from := max(l.handed+1, l.offset)
-	return l.unstable[from-l.offset:]
-}
-
-func (l *raftLog) beginWrite(number uint64) {
-	l.handed = l.lastIndex()
-	l.writes = append(l.writes, write{number, l.handed})
-}
-
-// endWrite makes durable what the write holds. It reports false for a number that is not
-// the oldest in flight.
-func (l *raftLog) endWrite(number uint64) bool {
-	if len(l.writes) == 0 || l.writes[0].number != number {
+// commitTo notes that everything up to index is committed. It reports whether that is new.
+func (l *raftLog) commitTo(index uint64) bool {
+	if index <= l.committed {
 		return false
 	}
-	last := l.writes[0].last
-	l.writes = l.writes[1:]
-	if last >= l.offset {
-		l.unstable = l.unstable[last+1-l.offset:]
-		l.offset = last + 1
+	if index > l.lastIndex() {
+		// A leader tells no more than it knows to match: this node had acknowledged entries that
+		// it does not have any more. To go on would be to vote without them.
+		l.fail(fmt.Errorf("raft: told that entry %d is committed, but the log ends at %d: was the log lost?", index, l.lastIndex()))
+		return false
 	}
+	l.committed = index
 	return true
 }
 
-// slice returns the entries in [lo, hi), as many as fit, at least one if there is one.
-func (l *raftLog) slice(lo, hi, most uint64) ([]Entry, error) {
+// applicable returns the last index that may be applied: committed, and durable here.
+func (l *raftLog) applicable() uint64 { return min(l.committed, l.tail.durable()) }
+
+// slice returns the entries in [lo, hi), as many as fit maxBytes, at least one if there is
+// one. The slice is the caller's.
+func (l *raftLog) slice(lo, hi, maxBytes uint64) []Entry {
 	if lo >= hi {
-		return nil, nil
-	}
-	var entries []Entry
-	if lo < l.offset {
-		stored, err := l.storage.Entries(lo, min(hi, l.offset), max(most, 1))
-		if err != nil {
-			return nil, fmt.Errorf("raft: read entries %d to %d: %w", lo, hi, err)
-		}
-		if uint64(len(stored)) < min(hi, l.offset)-lo || hi <= l.offset {
-			return stored, nil
-		}
-		entries = stored
-	}
-	from := max(lo, l.offset)
-	return limitSize(append(slices.Clip(entries), l.unstable[from-l.offset:hi-l.offset]...), most), nil
-}
-
-// nextCommitted returns what is committed, durable here, and not given out yet.
-func (l *raftLog) nextCommitted(most uint64) ([]Entry, error) {
-	return l.slice(l.given+1, min(l.committed, l.offset-1)+1, most)
-}
-
-func limitSize(entries []Entry, most uint64) []Entry {
-	var size uint64
-	for i, e := range entries {
-		size += entrySize(e)
-		if i > 0 && size > most {
-			return entries[:i]
-		}
-	}
-	return entries
-}
-
-func entrySize(e Entry) uint64 { return uint64(len(e.Data)) + 24 }
-
-// Storage is what is durable. The core only reads it.
-type Storage interface {
-	InitialState() (HardState, error)
-	// Entries returns entries in [lo, hi), at least one, as many as fit maxBytes.
-	Entries(lo, hi, maxBytes uint64) ([]Entry, error)
-	// Term returns the term of the entry at i, which lies in [FirstIndex-1, LastIndex].
-	Term(i uint64) (uint64, error)
-	FirstIndex() (uint64, error)
-	LastIndex() (uint64, error)
-}
-
-// ErrUnavailable: storage does not hold that entry.
-var ErrUnavailable = errors.New("raft: entry not in storage")
-
-// MemoryStorage is a Storage that mirrors in memory what its owner has written to disk.
-type MemoryStorage struct {
-	hard    HardState
-	entries []Entry // entries[0].Index is 1
-}
-
-// NewMemoryStorage returns an empty storage.
-func NewMemoryStorage() *MemoryStorage { return &MemoryStorage{} }
-
-// SetHardState replaces the hard state.
-func (s *MemoryStorage) SetHardState(h HardState) { s.hard = h }
-
-// Append appends entries, after discarding whatever stands at or after the first.
-func (s *MemoryStorage) Append(entries []Entry) error {
-	if len(entries) == 0 {
 		return nil
 	}
-	first := entries[0].Index
-	if first == 0 || first > uint64(len(s.entries))+1 {
-		return fmt.Errorf("raft: append entry %d after %d: a gap", first, len(s.entries))
+	var entries []Entry
+	if lo < l.tail.offset {
+		end := min(hi, l.tail.offset)
+		stored, err := l.storage.Entries(lo, end, maxBytes)
+		if err == nil && (len(stored) == 0 || uint64(len(stored)) > end-lo || stored[0].Index != lo) {
+			err = fmt.Errorf("storage gave %d other entries", len(stored))
+		}
+		if err != nil {
+			l.fail(fmt.Errorf("raft: read entries %d to %d: %w", lo, end-1, err))
+			return nil
+		}
+		entries = append(entries, stored...)
+		if lo+uint64(len(stored)) < end {
+			return entries // maxBytes is reached
+		}
 	}
-	keep := s.entries[:first-1]
-	if len(keep) < len(s.entries) {
-		keep = slices.Clip(keep) // messages on their way still hold what is replaced
+	if hi > l.tail.offset {
+		entries = append(entries, l.tail.entries[max(lo, l.tail.offset)-l.tail.offset:hi-l.tail.offset]...)
 	}
-	s.entries = append(keep, entries...)
-	return nil
+	return limitSize(entries, maxBytes)
 }
-
-// InitialState returns the hard state.
-func (s *MemoryStorage) InitialState() (HardState, error) { return s.hard, nil }
-
-// Entries implements Storage.
-func (s *MemoryStorage) Entries(lo, hi, maxBytes uint64) ([]Entry, error) {
-	if lo == 0 || hi > uint64(len(s.entries))+1 || lo >= hi {
-		return nil, fmt.Errorf("%w: [%d, %d) of %d", ErrUnavailable, lo, hi, len(s.entries))
-	}
-	return limitSize(s.entries[lo-1:hi-1:hi-1], maxBytes), nil
-}
-
-// Term implements Storage.
-func (s *MemoryStorage) Term(i uint64) (uint64, error) {
-	if i == 0 {
-		return 0, nil
-	}
-	if i > uint64(len(s.entries)) {
-		return 0, fmt.Errorf("%w: %d of %d", ErrUnavailable, i, len(s.entries))
-	}
-	return s.entries[i-1].Term, nil
-}
-
-// FirstIndex implements Storage.
-func (s *MemoryStorage) FirstIndex() (uint64, error) { return 1, nil }
-
-// LastIndex implements Storage.
-func (s *MemoryStorage) LastIndex() (uint64, error) { return uint64(len(s.entries)), nil }

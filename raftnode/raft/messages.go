@@ -78,7 +78,7 @@ type Message struct {
 	Term       uint64  // 0 in local messages, MsgProp and MsgReadIndex
 	LogTerm    uint64  // MsgApp: term of the entry before Entries; MsgVote, MsgPreVote: of the candidate's last; a rejecting MsgAppResp: of RejectHint
 	Index      uint64  // MsgApp: index before Entries; MsgAppResp: last index matched or, with Reject, the one refused; votes: candidate's last; MsgReadIndexResp: the read index
-	Entries    []Entry // MsgApp, MsgProp; MsgReadIndex carries the request's context as the data of one entry
+	Entries    []Entry // MsgApp, MsgProp; MsgReadIndex and its response carry the read's name as the data of one entry
 	Commit     uint64  // MsgApp, MsgHeartbeat
 	Reject     bool    // responses
 	RejectHint uint64  // a rejecting MsgAppResp: where the logs may agree

@@ -1,90 +1,169 @@
 package raft
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+)
 
-// Linearizable reads without writing to the log: dissertation 6.4.
+// Linearizable reads that write nothing to the log: dissertation 6.4.
+//
+// A leader that was asked for a read notes its commit index, and answers with it when a
+// quorum has answered a heartbeat that was sent after the read was asked for: then no
+// later leader can have committed anything before that.
+//
+// Rounds of heartbeats, and the reads that a node itself asks for, bear numbers that the
+// core gives, not the context that the user gives. Were a round named by the context, then
+// a late answer to the first round of a context that is tried again would confirm the
+// second one, which began after it.
 
-// readsMost bounds the reads that wait on a leader; more are dropped, and asked again.
-const readsMost = 4096
+// Bounds. A leader refuses a read beyond the first one; a node forgets the oldest of its
+// own beyond the second, as if its answer were lost.
+const (
+	maxWaitingReads = 4096
+	maxAskedReads   = 4096
+)
 
-// readIndex holds the reads that a leader has not yet confirmed its leadership for. A
-// read waits for a round of heartbeats that began after it arrived. Rounds have numbers
-// of the leader's own: were they named by what the client sent, a late answer to an
-// earlier round of the same name could confirm a newer read.
-type readIndex struct {
+// readRounds is what a leader knows of the reads that it was asked for. The number of the
+// newest round that each voter answered stands in its progress.
+type readRounds struct {
+	last    uint64        // number of the newest round; each read begins one
+	waiting []waitingRead // for their round to be confirmed, oldest first
+	// early came before an entry of this term was committed: a new leader does not know yet
+	// how far its log is committed, though it holds all that is (Raft paper 8).
+	early []Message
+}
+
+type waitingRead struct {
 	round   uint64
-	newest  []byte // the newest round, as heartbeats carry it; nil: none
-	pending []readRound
-	early   []Message // reads that came before an entry of this term was committed
+	index   uint64
+	request Message
 }
 
-type readRound struct {
-	number uint64
-	index  uint64
-	read   Message
-	acks   map[uint64]bool
+// context is what heartbeats bear: the newest round, if any read waits.
+func (q *readRounds) context() []byte {
+	if len(q.waiting) == 0 {
+		return nil
+	}
+	return binary.BigEndian.AppendUint64(nil, q.last)
 }
 
+// startRead takes a read that this leader was asked for, by a follower or by its own user.
 func (r *raft) startRead(m Message) error {
-	if len(r.reads.pending)+len(r.reads.early) >= readsMost {
+	if len(r.reads.waiting)+len(r.reads.early) >= maxWaitingReads {
 		return ErrReadDropped
 	}
-	if r.log.termOrZero(r.log.committed) != r.term {
-		// A new leader does not know yet how far the log is committed.
+	if r.log.term(r.log.committed) != r.term {
 		r.reads.early = append(r.reads.early, m)
 		return nil
 	}
-	if len(r.voters) == 1 {
-		r.answerRead(m, r.log.committed)
-		return nil
-	}
-	r.reads.round++
-	r.reads.newest = binary.BigEndian.AppendUint64(nil, r.reads.round)
-	r.reads.pending = append(r.reads.pending, readRound{
-		number: r.reads.round, index: r.log.committed, read: m, acks: map[uint64]bool{r.config.ID: true},
-	})
-	r.broadcastHeartbeat(r.reads.newest)
+	r.beginRound(m)
+	r.broadcastHeartbeat()
+	r.answerConfirmed() // a single voter is a quorum
 	return nil
+}
+
+func (r *raft) beginRound(m Message) {
+	r.reads.last++
+	r.progress[r.config.ID].readRound = r.reads.last
+	r.reads.waiting = append(r.reads.waiting, waitingRead{r.reads.last, r.log.committed, m})
 }
 
 // releaseReads starts the reads that waited for this term's first commit.
 func (r *raft) releaseReads() {
-	early := r.reads.early
-	r.reads.early = nil
-	for _, m := range early {
-		_ = r.startRead(m) // one that is dropped is asked again
+	if len(r.reads.early) == 0 {
+		return
 	}
+	for _, m := range r.reads.early {
+		r.beginRound(m)
+	}
+	r.reads.early = nil
+	r.broadcastHeartbeat() // one will do: the newest round confirms all before it
+	r.answerConfirmed()
 }
 
-// confirmReads counts a heartbeat's answer for its round and every earlier one.
+// confirmReads counts a heartbeat's answer for its round and so for every earlier one.
 func (r *raft) confirmReads(m Message) {
 	if len(m.Context) != 8 {
-		return
+		return // the heartbeat bore no round
 	}
 	round := binary.BigEndian.Uint64(m.Context)
-	confirmed := 0
-	for i, p := range r.reads.pending {
-		if p.number > round {
-			break
-		}
-		p.acks[m.From] = true
-		if len(p.acks) >= r.quorum() {
-			confirmed = i + 1 // a quorum for a later round is one for all before it
-		}
+	if round > r.reads.last {
+		return // no heartbeat of this term bore that
 	}
-	for _, p := range r.reads.pending[:confirmed] {
-		r.answerRead(p.read, p.index)
-	}
-	r.reads.pending = r.reads.pending[confirmed:]
-	if len(r.reads.pending) == 0 {
-		r.reads.newest = nil
+	p := r.progress[m.From]
+	p.readRound = max(p.readRound, round)
+	r.answerConfirmed()
+}
+
+// answerConfirmed answers the reads whose round a quorum has answered.
+func (r *raft) answerConfirmed() {
+	confirmed := r.voters.Reached(func(id uint64) uint64 { return r.progress[id].readRound })
+	for len(r.reads.waiting) > 0 && r.reads.waiting[0].round <= confirmed {
+		read := r.reads.waiting[0]
+		r.reads.waiting = r.reads.waiting[1:]
+		if read.request.From == r.config.ID {
+			r.finishRead(read.index, read.request.Entries[0].Data)
+			continue
+		}
+		r.send(Message{Type: MsgReadIndexResp, To: read.request.From, Index: read.index, Entries: read.request.Entries})
 	}
 }
 
-func (r *raft) answerRead(m Message, index uint64) {
-	if m.From == None || m.From == r.config.ID {
-		r.readStates = append(r.readStates, ReadState{Index: index, Context: m.Entries[0].Data})
-		return
+// askedReads are the reads that this node's user asked for and that are not answered.
+type askedReads struct {
+	last uint64 // number of the last one; never used again
+	open []askedRead
+}
+
+type askedRead struct {
+	number  uint64
+	context []byte
+}
+
+// ask notes a read and returns its name, by which the leader answers: its number, and
+// the context. The context is there for the time after a restart, when numbers begin anew
+// and answers to the node's earlier life may be on their way still.
+//
+// A context that is asked with again is a new read. The earlier one is forgotten, or its
+// answer, which may be older than the new read, would be taken for the new one's.
+func (q *askedReads) ask(context []byte) (name []byte) {
+	q.open = slices.DeleteFunc(q.open, func(a askedRead) bool { return bytes.Equal(a.context, context) })
+	q.last++
+	q.open = append(q.open, askedRead{q.last, bytes.Clone(context)})
+	return append(binary.BigEndian.AppendUint64(nil, q.last), context...)
+}
+
+// forgetOldest keeps the open reads within their bound.
+func (q *askedReads) forgetOldest() {
+	if len(q.open) > maxAskedReads {
+		q.open = q.open[1:]
 	}
-	r.send(Message{Type: MsgReadIndexResp, To: m.From, Index: index, Entries: m.Entries})
+}
+
+// take returns the context of the open read of that name, which is then answered.
+func (q *askedReads) take(name []byte) (context []byte, open bool) {
+	if len(name) < 8 {
+		return nil, false
+	}
+	number := binary.BigEndian.Uint64(name)
+	i, found := slices.BinarySearchFunc(q.open, number, func(a askedRead, n uint64) int {
+		if a.number < n {
+			return -1
+		}
+		return int(min(a.number-n, 1))
+	})
+	if !found || !bytes.Equal(q.open[i].context, name[8:]) {
+		return nil, false
+	}
+	context = q.open[i].context
+	q.open = slices.Delete(q.open, i, i+1)
+	return context, true
+}
+
+// finishRead answers the user. An answer that came twice, or too late, is nobody's.
+func (r *raft) finishRead(index uint64, name []byte) {
+	if context, open := r.asked.take(name); open {
+		r.out.readStates = append(r.out.readStates, ReadState{Index: index, Context: context})
+	}
 }

@@ -1,23 +1,35 @@
 package raft
 
+import "fmt"
+
 // EventKind names a protocol event.
 type EventKind uint8
 
 const (
-	EventTerm     EventKind = iota // a new term began here
-	EventVote                      // the node decided for Peer in Term; not durable yet
-	EventVoteSend                  // an answer to Peer's request, whose last entry is (Index, LogTerm)
-	EventLeader                    // the node became leader; its last entry is (Index, LogTerm)
+	EventTerm     EventKind = iota // Term began here
+	EventVote                      // the node decided to vote for Peer in Term; not durable yet
+	EventVoteSend                  // the node decided on Peer's request, whose log ends at (Index, LogTerm): Granted, in Term; PreVote for a pre-vote
+	EventLeader                    // the node became leader of Term; its log ends at (Index, LogTerm)
 	EventStepDown                  // the node stopped leading Term
-	EventAppend                    // Entry was appended
+	EventAppend                    // Entry was appended, at Index with LogTerm; not durable yet
 	EventTruncate                  // everything from Index on was discarded
-	EventCommit                    // the commit index rose to Index
+	EventCommit                    // the commit index rose to Index, on a node of that Role
 )
 
-// Event is one thing that happened in the protocol, for whoever checks it.
+var eventNames = [...]string{"term", "vote", "voteSend", "leader", "stepDown", "append", "truncate", "commit"}
+
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return fmt.Sprintf("EventKind(%d)", uint8(k))
+}
+
+// Event is one thing that happened in the protocol, for whoever checks it. Which fields
+// mean something depends on Kind.
 type Event struct {
 	Kind    EventKind
-	Term    uint64
+	Term    uint64 // of the node; in a granting EventVoteSend, the one asked for
 	Peer    uint64
 	Index   uint64
 	LogTerm uint64
@@ -25,4 +37,11 @@ type Event struct {
 	PreVote bool
 	Role    Role
 	Entry   Entry
+}
+
+func (r *raft) trace(e Event) {
+	// A node whose storage failed stands still: what it seems to decide has no effect.
+	if r.config.Trace != nil && r.log.failure == nil {
+		r.config.Trace(e)
+	}
 }

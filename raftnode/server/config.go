@@ -37,6 +37,9 @@ type Peer struct {
 
 // ParsePeers reads a list as a command line has it: n1=127.0.0.1:7001,n2=127.0.0.1:7002.
 func ParsePeers(list string) ([]Peer, error) {
+	if list == "" {
+		return nil, errors.New("peers: none are given: want n1=host:port,n2=host:port")
+	}
 	var peers []Peer
 	for item := range strings.SplitSeq(list, ",") {
 		name, address, ok := strings.Cut(strings.TrimSpace(item), "=")

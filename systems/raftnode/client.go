@@ -9,11 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"capsize/clusters"
@@ -33,23 +34,32 @@ type client struct {
 	attempts  int
 }
 
-func newClient(c clusters.Cluster, node string, retries int) *client {
+func newClient(c clusters.Cluster, node string, retries int) (*client, error) {
 	nodes := c.Nodes()
 	at := slices.Index(nodes, node)
-	client := &client{http: &http.Client{Transport: newTransport()}, retries: retries, session: newSession()}
+	if at < 0 {
+		return nil, fmt.Errorf("open a client of %s: the cluster has %v", node, nodes)
+	}
+	session, err := newSession()
+	if err != nil {
+		return nil, fmt.Errorf("open a client of %s: %w", node, err)
+	}
+	client := &client{http: newHTTPClient(), retries: retries, session: session}
 	for i := range nodes {
 		client.addresses = append(client.addresses, c.Listen(nodes[(at+i)%len(nodes)], clientPort))
 	}
-	return client
+	return client, nil
 }
 
-func newSession() string {
+func newSession() (string, error) {
 	var b [12]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(b[:]), nil
 }
 
-// Get reads a key at the client's own node.
+// Get reads a key.
 func (c *client) Get(ctx context.Context, key string) (histories.Value, error) {
 	answer, err := c.do(ctx, http.MethodGet, "/v1/kv/"+url.PathEscape(key), nil)
 	if err != nil || answer.Value == nil {
@@ -89,81 +99,62 @@ type answer struct {
 // do performs one operation: it sends the request, and while the outcome is unknown and
 // retries are left, sends the same session and sequence again to the next node.
 //
-// Once one attempt is unknown, a later refusal proves nothing about the first: it may
-// still be applied. The exception is a mismatch: it is the remembered result of this
-// very sequence number, and what comes later gets the same result and changes nothing.
+// Once one attempt is unknown, a later refusal proves nothing of the operation: "no
+// leader" is said of the second request, and the first may still be applied. The
+// exception is a mismatch. It is the result that the cluster remembers for this very
+// sequence; whatever of the operation comes later gets the same result and changes
+// nothing.
 func (c *client) do(ctx context.Context, method, path string, body map[string]int64) (answer, error) {
 	c.sequence++
 	c.attempts = 0
 	var unknown error
 	for attempt := 0; attempt <= c.retries && (attempt == 0 || ctx.Err() == nil); attempt++ {
-		c.attempts++
-		try, cancel := c.attemptContext(ctx, attempt)
-		got, err := c.send(try, c.addresses[attempt%len(c.addresses)], method, path, body)
-		cancel()
+		got, err := c.try(ctx, attempt, method, path, body)
 		switch {
-		case err == nil:
-			return got, nil
-		case errors.Is(err, systems.ErrMismatch):
-			return got, err
-		case histories.Outcome(err) == histories.Fail && unknown == nil:
+		case err == nil, errors.Is(err, systems.ErrMismatch):
 			return got, err
 		case histories.Outcome(err) != histories.Fail:
 			unknown = errors.Join(unknown, err)
+		case unknown == nil:
+			return got, err
 		}
 	}
 	return answer{}, unknown
 }
 
-// attemptContext gives an attempt that is not the last half of the time that is left.
-func (c *client) attemptContext(ctx context.Context, attempt int) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok || attempt == c.retries {
-		return context.WithCancel(ctx)
+// try sends the request once. An attempt that is not the last gets its share of the time
+// that is left, and the node is told to answer a little before that is over, so that its
+// word arrives and the connection can be used again.
+func (c *client) try(ctx context.Context, attempt int, method, path string, body map[string]int64) (answer, error) {
+	var patience time.Duration
+	if deadline, ok := ctx.Deadline(); ok {
+		share := time.Until(deadline) / time.Duration(c.retries-attempt+1)
+		patience = share * 9 / 10
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, share)
+		defer cancel()
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)/2)
+	// A request that no connection was found for was not sent. Everything after that may
+	// have reached the node, whatever the error says. A get that was sent on a connection
+	// which turned out dead is sent again by net/http: that counts as an attempt too.
+	var connections atomic.Int32
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connections.Add(1) },
+	})
+	address := c.addresses[attempt%len(c.addresses)]
+	request, err := c.request(ctx, address, method, path, body, patience)
+	if err != nil {
+		return answer{}, histories.Definite(err)
+	}
+	got, err := c.exchange(request)
+	c.attempts += int(connections.Load())
+	if err != nil && connections.Load() == 0 {
+		err = histories.Definite(fmt.Errorf("not sent: %w", err))
+	}
+	return got, err
 }
 
-func (c *client) send(ctx context.Context, address, method, path string, body map[string]int64) (answer, error) {
-	var got answer
-	req, err := c.request(ctx, address, method, path, body)
-	if err != nil {
-		return got, histories.Definite(err) // nothing was sent
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
-			return got, histories.Definite(err) // no connection: nothing was sent
-		}
-		return got, err
-	}
-	defer func() { _ = resp.Body.Close() }() // read to its end below
-	data, err := io.ReadAll(io.LimitReader(resp.Body, answerMost))
-	if err != nil {
-		return got, fmt.Errorf("%s %s: read the answer: %w", method, path, err)
-	}
-	if err := json.Unmarshal(data, &got); err != nil {
-		return got, fmt.Errorf("%s %s: answer %s is no JSON: %w", method, path, resp.Status, err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return got, nil
-	}
-	return got, refusal(resp, got)
-}
-
-// refusal turns an error answer into an error that says its outcome.
-func refusal(resp *http.Response, got answer) error {
-	err := fmt.Errorf("%s: %s", resp.Status, got.Error)
-	if got.Outcome != "definite" {
-		return err
-	}
-	if resp.StatusCode == http.StatusConflict {
-		return histories.Definite(systems.ErrMismatch)
-	}
-	return histories.Definite(err)
-}
-
-func (c *client) request(ctx context.Context, address, method, path string, body map[string]int64) (*http.Request, error) {
+func (c *client) request(ctx context.Context, address, method, path string, body map[string]int64, patience time.Duration) (*http.Request, error) {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -172,11 +163,48 @@ func (c *client) request(ctx context.Context, address, method, path string, body
 		}
 		reader = bytes.NewReader(data)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, reader)
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, reader)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Capsize-Session", c.session)
-	req.Header.Set("Capsize-Sequence", strconv.FormatUint(c.sequence, 10))
-	return req, nil
+	request.Header.Set("Capsize-Session", c.session)
+	request.Header.Set("Capsize-Sequence", strconv.FormatUint(c.sequence, 10))
+	if patience > 0 {
+		request.Header.Set("Capsize-Timeout", patience.String())
+	}
+	return request, nil
+}
+
+// exchange sends a request and reads its answer.
+func (c *client) exchange(request *http.Request) (answer, error) {
+	response, err := c.http.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = response.Body.Close() }() // read to its end below
+	data, err := io.ReadAll(io.LimitReader(response.Body, answerMost))
+	if err != nil {
+		return answer{}, fmt.Errorf("%s %s: read the answer: %w", request.Method, request.URL, err)
+	}
+	var got answer
+	if err := json.Unmarshal(data, &got); err != nil {
+		return answer{}, fmt.Errorf("%s %s: answer %s is no JSON: %w", request.Method, request.URL, response.Status, err)
+	}
+	return got, got.verdict(request, response)
+}
+
+// verdict says what an answer says of its request. Only a node's explicit word makes a
+// failure definite.
+func (a answer) verdict(request *http.Request, response *http.Response) error {
+	if response.StatusCode == http.StatusOK && a.Error == "" {
+		return nil
+	}
+	err := fmt.Errorf("%s %s: %s: %s", request.Method, request.URL, response.Status, a.Error)
+	switch {
+	case a.Outcome != "definite" || response.StatusCode < http.StatusBadRequest:
+		return err
+	case response.StatusCode == http.StatusConflict && a.Error == "mismatch":
+		return histories.Definite(systems.ErrMismatch)
+	}
+	return histories.Definite(err)
 }

@@ -1,5 +1,6 @@
 // Package raftnode describes Capsize's own reference node as a system under test: how a
-// node is started, and a client of its HTTP interface.
+// node is started, and a client of its HTTP interface that may send an operation again
+// because the node's sessions make it apply once.
 package raftnode
 
 import (
@@ -27,7 +28,10 @@ type Options struct {
 }
 
 // System is the reference node as a system under test.
-type System struct{ options Options }
+type System struct {
+	options Options
+	status  *http.Client // for status polls of all nodes
+}
 
 // New returns the system.
 func New(options Options) (*System, error) {
@@ -37,7 +41,7 @@ func New(options Options) (*System, error) {
 	if options.Retries < 0 || options.Retries > 10 {
 		return nil, fmt.Errorf("reference node: %d retries: want 0 to 10", options.Retries)
 	}
-	return &System{options}, nil
+	return &System{options: options, status: newHTTPClient()}, nil
 }
 
 const (
@@ -87,20 +91,34 @@ func (s *System) Process(c clusters.Cluster, node string) clusters.Process {
 // Artifacts is the protocol trace; the log is collected anyway.
 func (s *System) Artifacts(string) map[string]string { return map[string]string{traceFile: traceFile} }
 
-// statusClient is shared: status polls of all nodes reuse its connections.
-var statusClient = &http.Client{Transport: newTransport()}
-
 // Status asks a node about itself. It does not need a leader.
 func (s *System) Status(ctx context.Context, c clusters.Cluster, node string) (histories.Status, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Listen(node, clientPort)+"/v1/status", nil)
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	status, err := s.ask(ctx, "http://"+c.Listen(node, clientPort)+"/v1/status")
 	if err != nil {
 		return histories.Status{}, fmt.Errorf("status of %s: %w", node, err)
 	}
-	resp, err := statusClient.Do(req)
+	return status, nil
+}
+
+func (s *System) ask(ctx context.Context, url string) (histories.Status, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return histories.Status{}, fmt.Errorf("status of %s: %w", node, err)
+		return histories.Status{}, err
 	}
-	defer func() { _ = resp.Body.Close() }() // read to its end below
+	response, err := s.status.Do(request)
+	if err != nil {
+		return histories.Status{}, err
+	}
+	defer func() { _ = response.Body.Close() }() // read to its end below
+	data, err := io.ReadAll(io.LimitReader(response.Body, answerMost))
+	if err != nil {
+		return histories.Status{}, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return histories.Status{}, fmt.Errorf("answer %s", response.Status)
+	}
 	var body struct {
 		ID      uint64 `json:"id"`
 		Term    uint64 `json:"term"`
@@ -109,8 +127,8 @@ func (s *System) Status(ctx context.Context, c clusters.Cluster, node string) (h
 		Commit  uint64 `json:"commit"`
 		Applied uint64 `json:"applied"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, answerMost)).Decode(&body); err != nil || resp.StatusCode != http.StatusOK {
-		return histories.Status{}, fmt.Errorf("status of %s: answer %s: %w", node, resp.Status, err)
+	if err := json.Unmarshal(data, &body); err != nil {
+		return histories.Status{}, fmt.Errorf("answer: %w", err)
 	}
 	return histories.Status{
 		Up: true, ID: body.ID, Term: body.Term, Role: body.Role, Leader: body.Leader, Commit: body.Commit, Applied: body.Applied,
@@ -119,19 +137,25 @@ func (s *System) Status(ctx context.Context, c clusters.Cluster, node string) (h
 
 // Open returns a client that talks to node first.
 func (s *System) Open(c clusters.Cluster, node string) (systems.KV, error) {
-	return newClient(c, node, s.options.Retries), nil
+	return newClient(c, node, s.options.Retries)
 }
 
-func newTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
-		MaxIdleConnsPerHost: 4,
-		IdleConnTimeout:     time.Minute,
-		DisableCompression:  true,
+// newHTTPClient returns a client with connections of its own, which it uses again. It
+// follows no redirect: net/http would turn a put into a get.
+func newHTTPClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: dialLimit}).DialContext,
+			MaxIdleConnsPerHost: 4,
+			IdleConnTimeout:     time.Minute,
+			DisableCompression:  true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
 const (
-	dialLimit  = time.Second
-	answerMost = 1 << 20 // bytes of an answer that are read
+	dialLimit   = time.Second
+	statusLimit = 500 * time.Millisecond
+	answerMost  = 1 << 20 // bytes of an answer that are read
 )

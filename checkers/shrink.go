@@ -1,0 +1,180 @@
+package checkers
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/anishathalye/porcupine"
+
+	"capsize/histories"
+)
+
+// shrinker makes an impossible key history small enough for a person. Each step is
+// verified with Porcupine, and each leaves out only what no order can depend on: were
+// the whole possible, the rest would be. So what remains is the fault, not an artefact.
+type shrinker struct {
+	checker *Linearizability
+	budget  *budget
+}
+
+func (s *shrinker) impossible(operations []histories.Operation) bool {
+	spans, _ := s.checker.prepare(operations)
+	legal, known := s.budget.legal(s.checker.Model, spans)
+	return known && !legal
+}
+
+// earliest returns the shortest beginning of a key's history that is impossible, and the
+// operation whose completion made it so. Linearizability is prefix-closed, so halving
+// finds it. Where the budget ends first, the beginning is longer than need be.
+func (s *shrinker) earliest(k *keyHistory) (prefix []histories.Operation, last histories.Operation) {
+	var answered []histories.Operation
+	for _, op := range k.all {
+		if op.Type == histories.OK {
+			answered = append(answered, op)
+		}
+	}
+	slices.SortFunc(answered, func(a, b histories.Operation) int { return cmp.Compare(a.Returned, b.Returned) })
+	low, high := 0, len(answered)-1
+	for low < high {
+		middle := (low + high) / 2
+		if s.impossible(until(k.all, answered[middle].Returned)) {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	return until(k.all, answered[high].Returned), answered[high]
+}
+
+// until returns a key's history as it stood after an event: what was invoked later is not
+// there, and of what completed later the outcome is unknown.
+func until(operations []histories.Operation, event int) []histories.Operation {
+	var prefix []histories.Operation
+	for _, op := range operations {
+		if op.Invoked > event {
+			break
+		}
+		if op.Returned > event {
+			op.Type, op.Output, op.Return, op.Returned, op.Error = histories.Info, histories.Nil, histories.Forever, -1, ""
+		}
+		prefix = append(prefix, op)
+	}
+	return prefix
+}
+
+// core returns a small part of an impossible history that is impossible by itself. It
+// needs unique values.
+func (s *shrinker) core(operations []histories.Operation) []histories.Operation {
+	spans, _ := s.checker.prepare(operations)
+	core := make([]histories.Operation, len(spans))
+	for i, span := range spans {
+		core[i] = span.op
+	}
+	core = s.withoutValues(core)
+	for {
+		smaller := s.withoutSingles(core)
+		if len(smaller) == len(core) {
+			return core
+		}
+		core = smaller
+	}
+}
+
+// withoutValues leaves out values with everything that found them, many at first.
+func (s *shrinker) withoutValues(operations []histories.Operation) []histories.Operation {
+	var values []int64
+	for _, op := range operations {
+		if value, ok := produced(op); ok {
+			values = append(values, value)
+		}
+	}
+	for size := max(1, len(values)/2); size >= 1; size /= 2 {
+		var kept []int64
+		for piece := range slices.Chunk(values, size) {
+			rest := without(operations, piece)
+			if !s.budget.over() && s.impossible(rest) {
+				operations = rest
+			} else {
+				kept = append(kept, piece...)
+			}
+		}
+		values = kept
+	}
+	return operations
+}
+
+// without takes values out of a history: their writes and all that found them. A
+// compare-and-swap among those takes its own value with it.
+func without(operations []histories.Operation, values []int64) []histories.Operation {
+	gone := make(map[int64]bool)
+	for _, value := range values {
+		gone[value] = true
+	}
+	for {
+		rest := make([]histories.Operation, 0, len(operations))
+		for _, op := range operations {
+			value, writes := produced(op)
+			before, finds := found(op)
+			switch {
+			case writes && gone[value]:
+			case finds && gone[before]:
+				if writes {
+					gone[value] = true
+				}
+			default:
+				rest = append(rest, op)
+			}
+		}
+		if len(rest) == len(operations) {
+			return rest
+		}
+		operations = rest
+	}
+}
+
+// withoutSingles leaves out reads, and writes whose value nothing finds, one by one.
+func (s *shrinker) withoutSingles(operations []histories.Operation) []histories.Operation {
+	for i := 0; i < len(operations); {
+		value, writes := produced(operations[i])
+		if s.budget.over() || writes && anyFinds(operations, value) {
+			i++
+			continue
+		}
+		rest := slices.Delete(slices.Clone(operations), i, i+1)
+		if s.impossible(rest) {
+			operations = rest
+		} else {
+			i++
+		}
+	}
+	return operations
+}
+
+func anyFinds(operations []histories.Operation, value int64) bool {
+	return slices.ContainsFunc(operations, func(op histories.Operation) bool {
+		before, ok := found(op)
+		return ok && before == value
+	})
+}
+
+// originals returns the operations as they really ended, in order of invoke: in a
+// shrunken prefix the later outcomes are cut off.
+func originals(core, all []histories.Operation) []histories.Operation {
+	wanted := make(map[int]bool)
+	for _, op := range core {
+		wanted[op.Invoked] = true
+	}
+	var found []histories.Operation
+	for _, op := range all {
+		if wanted[op.Invoked] {
+			found = append(found, op)
+		}
+	}
+	return found
+}
+
+// picture searches once more, remembering how far each attempt came.
+func (s *shrinker) picture(spans []span) porcupine.LinearizationInfo {
+	_, info, _ := s.budget.search(s.checker.Model, spans, true)
+	return info
+}

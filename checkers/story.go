@@ -1,0 +1,343 @@
+package checkers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"capsize/histories"
+)
+
+// story tells in plain words why a core of register operations is impossible. It knows
+// the common shapes; what it says of them is true of the core, by the reasons given here
+// and without another search.
+type story struct {
+	core []histories.Operation // in order of invoke
+	all  []histories.Operation // of the key, failures included
+}
+
+func (s *story) tell() string {
+	for _, shape := range []func() string{s.neverWritten, s.twoSwaps, s.wrongOrder} {
+		if text := shape(); text != "" {
+			return text
+		}
+	}
+	var phrases []string
+	for _, op := range s.core {
+		phrases = append(phrases, phrase(op)+" "+when(op))
+	}
+	return fmt.Sprintf("no order explains these %d operations: %s", len(s.core), strings.Join(phrases, "; "))
+}
+
+// neverWritten: a value was found that was never written, or not yet, or by a write that
+// certainly failed.
+func (s *story) neverWritten() string {
+	for _, op := range s.core {
+		value, finds := found(op)
+		if !finds || op.Type != histories.OK {
+			continue
+		}
+		write, how := s.writeOf(value)
+		switch {
+		case how == unwritten:
+			return fmt.Sprintf("%s, but nobody ever wrote %d to it", phrase(op), value)
+		case how == failed:
+			return fmt.Sprintf("%s, but the only write of %d (%s) had failed for certain (%s): an aborted write was seen", phrase(op), value, who(write), write.Error)
+		case write.Invoked > op.Returned:
+			return fmt.Sprintf("%s before the %s began, at %s", phrase(op), phrase(write), clock(write.Call))
+		}
+	}
+	return ""
+}
+
+type writeState int
+
+const (
+	unwritten writeState = iota // nobody invoked a write of the value
+	failed                      // a write of it was invoked, and failed for certain
+	possible                    // one took effect, or may have
+)
+
+// writeOf returns the operation that writes a value, if one does.
+func (s *story) writeOf(value int64) (write histories.Operation, how writeState) {
+	for _, op := range s.all {
+		v, writes := produced(op)
+		if !writes || v != value {
+			continue
+		}
+		if op.Type != histories.Fail {
+			return op, possible
+		}
+		write, how = op, failed
+	}
+	return write, how
+}
+
+// twoSwaps: two compare-and-swaps took the same value away, which was there once only.
+func (s *story) twoSwaps() string {
+	swaps := make(map[int64]histories.Operation)
+	for _, op := range s.core {
+		from, swap := expected(op)
+		if !swap || op.Type != histories.OK {
+			continue
+		}
+		if other, twice := swaps[from]; twice {
+			return fmt.Sprintf("two compare-and-swaps from %d both succeeded, though it was written only once: the %s and the %s; one update was lost", from, phrase(other), phrase(op))
+		}
+		swaps[from] = op
+	}
+	return ""
+}
+
+// A value's block is its write and all that found the value. In a legal order blocks stand
+// one after the other, since each value is written once. So one operation of A that ended
+// before one of B began puts all of A before all of B; if also B must stand before A,
+// there is no order.
+
+// block is a value that the register held, and who showed that.
+type block struct {
+	name    string // the value
+	initial bool   // nothing: never written; before every other block
+	value   int64
+	members []histories.Operation
+}
+
+func (s *story) blocks() []*block {
+	byName := make(map[string]*block)
+	var blocks []*block
+	add := func(v histories.Value, op histories.Operation) {
+		b := byName[v.String()]
+		if b == nil {
+			value, ok := v.Int()
+			b = &block{name: v.String(), initial: !ok, value: value}
+			byName[b.name] = b
+			blocks = append(blocks, b)
+		}
+		b.members = append(b.members, op)
+	}
+	for _, op := range s.core {
+		if value, ok := produced(op); ok {
+			add(histories.Int(value), op)
+		}
+		if value, ok := found(op); ok {
+			add(histories.Int(value), op)
+		} else if op.F == "read" && op.Type == histories.OK {
+			add(histories.Nil, op)
+		}
+	}
+	return blocks
+}
+
+// conflict is two blocks that must each stand before the other.
+type conflict struct {
+	old, new     *block
+	first, next  *histories.Operation // of old, ended before next, of new, began; nil where old comes first by itself
+	between      *histories.Operation // of new, ended before again began
+	again        histories.Operation  // of old
+	swappedFirst bool                 // old was replaced by new with a compare-and-swap
+}
+
+func (s *story) wrongOrder() string {
+	c := s.conflict()
+	if c == nil {
+		return ""
+	}
+	for _, shape := range []func(*conflict) string{s.lostWrite, s.oppositeOrders, s.backAgain} {
+		if text := shape(c); text != "" {
+			return text
+		}
+	}
+	return c.stale()
+}
+
+// conflict returns the two blocks whose contradiction ends last: that is where it became
+// impossible.
+func (s *story) conflict() *conflict {
+	var worst *conflict
+	blocks := s.blocks()
+	for _, a := range blocks {
+		for _, b := range blocks {
+			if a == b || b.initial {
+				continue
+			}
+			c := &conflict{old: a, new: b, swappedFirst: s.swapped(a, b)}
+			first, next := endsFirst(a.members), beginsLast(b.members)
+			if !a.initial && !c.swappedFirst {
+				if first.Returned < 0 || first.Type != histories.OK || first.Returned > next.Invoked {
+					continue
+				}
+				c.first, c.next = &first, &next
+			}
+			between := endsFirst(b.members)
+			c.between, c.again = &between, beginsLast(a.members)
+			if between.Type != histories.OK || between.Returned > c.again.Invoked {
+				continue
+			}
+			if worst == nil || c.again.Invoked > worst.again.Invoked {
+				worst = c
+			}
+		}
+	}
+	return worst
+}
+
+// swapped reports whether a chain of compare-and-swaps in the core leads from a to b.
+func (s *story) swapped(a, b *block) bool {
+	if a.initial {
+		return false
+	}
+	value := b.value
+	for range s.core {
+		i := slices.IndexFunc(s.core, func(op histories.Operation) bool {
+			v, ok := produced(op)
+			return ok && v == value && op.F == "cas"
+		})
+		if i < 0 {
+			return false
+		}
+		if value, _ = expected(s.core[i]); value == a.value {
+			return true
+		}
+	}
+	return false
+}
+
+// endsFirst returns the operation that ended first; one that did not end is last.
+func endsFirst(operations []histories.Operation) histories.Operation {
+	return slices.MinFunc(operations, func(a, b histories.Operation) int { return end(a) - end(b) })
+}
+
+func end(op histories.Operation) int {
+	if op.Type != histories.OK {
+		return never
+	}
+	return op.Returned
+}
+
+func beginsLast(operations []histories.Operation) histories.Operation {
+	return slices.MaxFunc(operations, func(a, b histories.Operation) int { return a.Invoked - b.Invoked })
+}
+
+// stale: what was there before the newer value was found again.
+func (c *conflict) stale() string {
+	text := fmt.Sprintf("%s, but %s", phrase(c.again), c.established())
+	switch {
+	case c.old.initial:
+	case c.swappedFirst:
+		text += fmt.Sprintf("; and %s had replaced %s by compare-and-swap", c.new.name, c.old.name)
+	default:
+		text += fmt.Sprintf("; and %s is the newer: %s %s, before the %s began, at %s", c.new.name, phrase(*c.first), when(*c.first), phrase(*c.next), clock(c.next.Call))
+	}
+	return text
+}
+
+// established says how the newer value was there before the older was found again.
+func (c *conflict) established() string {
+	if value, writes := produced(*c.between); writes && value == c.new.value {
+		return fmt.Sprintf("%s had been written and acknowledged before it began (%s, %s)", c.new.name, who(*c.between), lasted(*c.between))
+	}
+	return fmt.Sprintf("%s had been seen before it began (%s, %s)", c.new.name, phrase(*c.between), when(*c.between))
+}
+
+// lostWrite: an acknowledged write that nothing ever found, while later reads, again and
+// again, found what was there before.
+func (s *story) lostWrite(c *conflict) string {
+	value, writes := produced(*c.between)
+	if !writes || value != c.new.value || anyFinds(s.all, c.new.value) {
+		return ""
+	}
+	later := s.readsAfter(*c.between, c.old)
+	if len(later) < 2 {
+		return ""
+	}
+	return fmt.Sprintf("the %s, acknowledged at %s, was lost: no read ever returned %d, and %d later reads returned the older %s, on %s; the first that cannot be explained: %s",
+		phrase(*c.between), clock(c.between.Return), value, len(later), c.old.name, strings.Join(nodesOf(later), ", "), phrase(c.again))
+}
+
+// oppositeOrders: some saw A and then B, others B and then A.
+func (s *story) oppositeOrders(c *conflict) string {
+	if c.first == nil || c.first.F != "read" || c.next.F != "read" || c.between.F != "read" || c.again.F != "read" || c.between.Invoked == c.next.Invoked {
+		return ""
+	}
+	return fmt.Sprintf("two writes were seen in opposite orders: %s and then %s (%s; %s), but also %s and then %s (%s; %s)",
+		c.old.name, c.new.name, phrase(*c.first), phrase(*c.next), c.new.name, c.old.name, phrase(*c.between), phrase(c.again))
+}
+
+// backAgain: a value was there, was overwritten, and was there again to stay, as when a
+// write takes effect twice.
+func (s *story) backAgain(c *conflict) string {
+	if c.old.initial || c.again.F != "read" {
+		return ""
+	}
+	write, how := s.writeOf(c.old.value)
+	stayed := len(nodesOf(s.readsAfter(*c.between, c.old))) > 1
+	if how != possible || !stayed && write.Attempts < 2 {
+		return ""
+	}
+	text := fmt.Sprintf("%s came back after it had been overwritten: %s, but %s", c.old.name, phrase(c.again), c.established())
+	if write.Attempts > 1 {
+		return text + fmt.Sprintf("; the %s was sent %d times and may have taken effect twice", phrase(write), write.Attempts)
+	}
+	return text + fmt.Sprintf("; the %s may have taken effect twice", phrase(write))
+}
+
+// readsAfter returns the reads that began after an operation ended and returned a block's
+// value.
+func (s *story) readsAfter(op histories.Operation, b *block) []histories.Operation {
+	var reads []histories.Operation
+	for _, r := range s.all {
+		if r.F == "read" && r.Type == histories.OK && r.Invoked > op.Returned && r.Output.String() == b.name {
+			reads = append(reads, r)
+		}
+	}
+	return reads
+}
+
+func nodesOf(operations []histories.Operation) []string {
+	var nodes []string
+	for _, op := range operations {
+		nodes = append(nodes, op.Node)
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// phrase names an operation so that it can be found in the history.
+func phrase(op histories.Operation) string {
+	switch op.F {
+	case "read":
+		if op.Type == histories.OK && op.Output.IsNil() {
+			return fmt.Sprintf("read %s returned nothing (never written)", who(op))
+		}
+		return fmt.Sprintf("read %s returned %s", who(op), op.Output)
+	case "cas":
+		if pair, ok := op.Input.Ints(); ok && len(pair) == 2 {
+			return fmt.Sprintf("compare-and-swap from %d to %d %s", pair[0], pair[1], who(op))
+		}
+	}
+	return fmt.Sprintf("%s of %s %s", op.F, op.Input, who(op))
+}
+
+// who says when an operation began, and who performed it where.
+func who(op histories.Operation) string {
+	return fmt.Sprintf("at %s by process %d on %s", clock(op.Call), op.Process, op.Node)
+}
+
+// when says when an operation ended.
+func when(op histories.Operation) string {
+	if op.Type != histories.OK {
+		return "(outcome unknown)"
+	}
+	return "by " + clock(op.Return)
+}
+
+// lasted says from when to when an operation was under way.
+func lasted(op histories.Operation) string {
+	if op.Return == histories.Forever {
+		return fmt.Sprintf("from %s, outcome unknown", clock(op.Call))
+	}
+	return fmt.Sprintf("until %s", clock(op.Return))
+}
+
+func clock(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }

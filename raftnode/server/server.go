@@ -1,0 +1,239 @@
+// Package server runs one node of the key-value store in real time: it gives a replica
+// its ticks, its disk, its peers and its clients.
+//
+// One goroutine, the loop, owns the replica. Around it stand the disk's writer (group
+// commit), the transport and the HTTP server; they talk to the loop through bounded
+// queues and wait for nothing else. What the replica says is carried out in a fixed
+// order: the trace first, then disk writes, messages and replies.
+//
+// A disk that fails stops the node, with the reason. Nothing that it was to hold is ever
+// acknowledged.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"capsize/raftnode/raft"
+	"capsize/raftnode/replica"
+	"capsize/raftnode/trace"
+	"capsize/raftnode/transport"
+	"capsize/raftnode/wal"
+)
+
+const (
+	inboxMessages   = 1024
+	queuedRequests  = 1024
+	shutdownTimeout = 2 * time.Second
+	// mostTicksAtOnce bounds the ticks made up for after a pause: a node that was stopped
+	// for a minute must not count that minute against its leader in one go.
+	mostTicksAtOnce = 3
+)
+
+// Server is a node. Start makes one, Run lets it live.
+type Server struct {
+	config    Config
+	id        uint64
+	peers     net.Listener
+	clients   net.Listener
+	lock      *os.File
+	disk      *disk
+	trace     *trace.Writer // nil: no trace
+	replica   *replica.Replica
+	transport *transport.Transport
+	writer    *writer
+
+	inbox    chan raft.Message
+	requests chan request
+	stopped  chan struct{} // closed when the loop has ended
+	status   atomic.Pointer[replica.Status]
+
+	// Owned by the loop.
+	waiting   map[uint64]chan<- replica.Reply
+	lastID    uint64
+	persisted uint64
+}
+
+// Start opens the node's sockets and its disk, and replays the latter. The node takes
+// part in its cluster once Run is called, which must happen.
+func Start(config Config) (*Server, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if config.FS == nil {
+		config.FS = wal.OS{}
+	}
+	if config.Logf == nil {
+		config.Logf = func(string, ...any) {}
+	}
+	s := &Server{
+		config: config, id: config.id(config.Name),
+		inbox:    make(chan raft.Message, inboxMessages),
+		requests: make(chan request, queuedRequests),
+		stopped:  make(chan struct{}),
+		waiting:  make(map[uint64]chan<- replica.Reply),
+	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *Server) open() error {
+	var err error
+	if s.peers, err = net.Listen("tcp", s.config.ListenPeer); err != nil {
+		return fmt.Errorf("listen for peers: %w", err)
+	}
+	if s.clients, err = net.Listen("tcp", s.config.ListenClient); err != nil {
+		return fmt.Errorf("listen for clients: %w", err)
+	}
+	if s.lock, err = lockDir(s.config.DataDir); err != nil {
+		return err
+	}
+	identity := wal.Identity{Cluster: s.config.Cluster, Node: s.id}
+	if s.disk, err = openDisk(s.config.FS, s.config.DataDir, identity); err != nil {
+		return err
+	}
+	if torn := s.disk.report.Torn; torn != nil {
+		s.config.Logf("repaired the log: %s", torn)
+	}
+	if s.config.TraceFile != "" {
+		if err := s.openTrace(); err != nil {
+			return err
+		}
+	}
+	voters := make([]uint64, len(s.config.Peers))
+	for i := range voters {
+		voters[i] = uint64(i) + 1
+	}
+	s.replica, err = replica.New(replica.Config{
+		ID: s.id, Voters: voters, Incarnation: s.disk.incarnation,
+		ElectionTick: s.config.ElectionTicks, HeartbeatTick: s.config.HeartbeatTicks,
+		// Each start draws other time-outs, or two nodes that collide would collide again.
+		Seed: s.config.Seed + s.disk.incarnation<<32, Storage: s.disk.storage, Trace: s.trace != nil,
+	})
+	if err != nil {
+		return fmt.Errorf("data in %s: %w", s.config.DataDir, err)
+	}
+	s.publish()
+	return nil
+}
+
+func (s *Server) openTrace() error {
+	names := make(trace.Names, len(s.config.Peers))
+	for i, p := range s.config.Peers {
+		names[uint64(i)+1] = p.Name
+	}
+	var cut int64
+	var err error
+	if s.trace, cut, err = trace.Open(s.config.TraceFile, s.id, s.disk.incarnation, names); err != nil {
+		return err
+	}
+	if cut > 0 {
+		s.config.Logf("repaired the trace: cut %d bytes of half a line off %s", cut, s.config.TraceFile)
+	}
+	return nil
+}
+
+// Describe says in a line what the node is and where it listens.
+func (s *Server) Describe() string {
+	return fmt.Sprintf("serves clients on %s and peers on %s, start number %d, %d log records in %s",
+		s.clients.Addr(), s.peers.Addr(), s.disk.incarnation, s.disk.report.Records, s.config.DataDir)
+}
+
+// Run serves until ctx ends, and then returns nil when requests in flight had a moment to
+// finish; or until the disk or the trace fails, and returns why. It closes everything.
+func (s *Server) Run(ctx context.Context) error {
+	addresses := make(map[uint64]string, len(s.config.Peers))
+	for i, p := range s.config.Peers {
+		addresses[uint64(i)+1] = p.Address
+	}
+	s.writer = newWriter(s.disk)
+	s.transport = transport.Start(transport.Config{
+		Cluster: s.config.Cluster, Self: s.id, Listener: s.peers, Peers: addresses,
+		Receive: s.receive, Logf: s.config.Logf,
+	})
+	web := &http.Server{
+		Handler: s.handler(), ErrorLog: log.New(logWriter(s.config.Logf), "", 0),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: maxTimeout + 5*time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+
+	var running sync.WaitGroup
+	running.Go(s.writer.Run)
+	webEnded := make(chan error, 1)
+	running.Go(func() { webEnded <- web.Serve(s.clients) })
+	loopCtx, stopLoop := context.WithCancel(context.Background())
+	defer stopLoop()
+	loopEnded := make(chan error, 1)
+	running.Go(func() { loopEnded <- s.loop(loopCtx) })
+
+	var err error
+	select {
+	case err = <-loopEnded:
+	case err = <-webEnded:
+		stopLoop()
+		err = errors.Join(fmt.Errorf("serve clients on %s: %w", s.clients.Addr(), err), <-loopEnded)
+	case <-ctx.Done():
+		// The loop goes on meanwhile, so that requests in flight are answered.
+		graceful, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		_ = web.Shutdown(graceful) // what has not ended by then is cut off below
+		cancel()
+		stopLoop()
+		err = <-loopEnded
+	}
+	close(s.stopped)
+	_ = web.Close() // whatever is left of connections
+	s.writer.Close()
+	err = errors.Join(err, s.transport.Close())
+	running.Wait()
+	return errors.Join(err, s.close())
+}
+
+// close closes whatever is open of files and sockets.
+func (s *Server) close() error {
+	var problems []error
+	for _, listener := range []net.Listener{s.peers, s.clients} {
+		if listener != nil {
+			_ = listener.Close() // closed already, if the node ran
+		}
+	}
+	if s.trace != nil {
+		problems = append(problems, s.trace.Close())
+	}
+	if s.disk != nil {
+		problems = append(problems, s.disk.log.Close())
+	}
+	if s.lock != nil {
+		problems = append(problems, s.lock.Close())
+	}
+	return errors.Join(problems...)
+}
+
+// receive takes a message from the transport. It blocks while the loop is behind.
+func (s *Server) receive(from uint64, payload []byte) {
+	m, err := raft.DecodeMessage(payload)
+	if err != nil || m.From != from {
+		s.config.Logf("drop a message of node %d that is malformed or another's (from %d): %v", from, m.From, err)
+		return
+	}
+	select {
+	case s.inbox <- m:
+	case <-s.stopped:
+	}
+}
+
+type logWriter func(format string, args ...any)
+
+func (l logWriter) Write(p []byte) (int, error) {
+	l("%s", p)
+	return len(p), nil
+}
