@@ -29,7 +29,7 @@ func (s *shrinker) impossible(operations []histories.Operation) bool {
 func (s *shrinker) earliest(k *keyHistory) (prefix []histories.Operation, last histories.Operation) {
 	var answered []histories.Operation
 	for _, op := range k.all {
-		if op.Type == histories.OK {
+		if op.Type != histories.Info { // a failure too: it says that the value cannot be there
 			answered = append(answered, op)
 		}
 	}

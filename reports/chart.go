@@ -30,11 +30,11 @@ const (
 // chart lays one run on one time axis.
 type chart struct {
 	strings.Builder
-	end time.Duration
+	begin, end time.Duration
 }
 
 func (c *chart) x(t time.Duration) float64 {
-	return marginLeft + float64(t)/float64(c.end)*(chartWidth-marginLeft-marginRight)
+	return marginLeft + float64(max(t, c.begin)-c.begin)/float64(c.end-c.begin)*(chartWidth-marginLeft-marginRight)
 }
 
 func drawChart(r *Run) template.HTML {
@@ -43,6 +43,9 @@ func drawChart(r *Run) template.HTML {
 		return "<p>Nothing was recorded.</p>"
 	}
 	c := &chart{end: r.History[len(r.History)-1].Time}
+	if len(operations) > 0 && operations[0].Call < c.end {
+		c.begin = operations[0].Call // what came before is the cluster's start: nothing to see
+	}
 	rateTop := latencyTop + latencyHeight + gap
 	lanesTop := rateTop + rateHeight + gap
 	height := lanesTop + laneHeight*len(r.Nodes) + gap
@@ -81,18 +84,18 @@ func (c *chart) faults(faults []faultView, bottom int) {
 }
 
 func (c *chart) timeAxis(bottom int) {
-	step := niceStep(c.end)
-	for t := time.Duration(0); t <= c.end; t += step {
+	step := niceStep(c.end - c.begin)
+	for t := c.begin.Truncate(step) + step; t <= c.end; t += step {
 		fmt.Fprintf(c, `<line class="grid" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`, c.x(t), c.x(t), latencyTop, bottom)
 		c.text(c.x(t), float64(bottom+14), "soft", "middle", fmt.Sprintf("%g s", t.Seconds()))
 	}
 }
 
 // niceStep returns the distance of the axis's marks: about a dozen of them.
-func niceStep(end time.Duration) time.Duration {
+func niceStep(span time.Duration) time.Duration {
 	for unit := 100 * time.Millisecond; ; unit *= 10 {
 		for _, times := range []time.Duration{1, 2, 5} {
-			if end/(unit*times) <= 15 {
+			if span/(unit*times) <= 15 {
 				return unit * times
 			}
 		}
@@ -160,18 +163,18 @@ func guilty(r *Run) map[int]bool {
 }
 
 func (c *chart) rate(operations []histories.Operation, top int) {
-	width := max(c.end/ratesMost, 250*time.Millisecond)
-	counts := make([]int, int(c.end/width)+1)
+	width := max((c.end-c.begin)/ratesMost, 250*time.Millisecond)
+	counts := make([]int, int((c.end-c.begin)/width)+1)
 	for _, op := range operations {
 		if op.Type == histories.OK {
-			counts[op.Return/width]++
+			counts[(op.Return-c.begin)/width]++
 		}
 	}
 	most := max(1, slices.Max(counts))
 	for i, n := range counts {
 		height := float64(n) / float64(most) * rateHeight
-		from := c.x(time.Duration(i) * width)
-		fmt.Fprintf(c, `<rect class="rate" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>`, from, float64(top+rateHeight)-height, math.Max(.5, c.x(time.Duration(i+1)*width)-from-.5), height)
+		from := c.x(c.begin + time.Duration(i)*width)
+		fmt.Fprintf(c, `<rect class="rate" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>`, from, float64(top+rateHeight)-height, math.Max(.5, c.x(c.begin+time.Duration(i+1)*width)-from-.5), height)
 	}
 	c.text(marginLeft-6, float64(top)+10, "soft", "end", fmt.Sprintf("%.0f/s", float64(most)/width.Seconds()))
 	c.text(marginLeft-6, float64(top+rateHeight), "soft", "end", "0/s")

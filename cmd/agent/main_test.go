@@ -118,8 +118,8 @@ func TestItHealsWhenItIsToldToEnd(t *testing.T) {
 				_ = command.Process.Kill()
 				t.Fatal("the agent does not end")
 			}
-			if state(pid) != 'S' {
-				t.Errorf("the process was left in state %c", state(pid))
+			if s := state(pid); s != 'S' && s != 'R' {
+				t.Errorf("the process was left in state %c", s)
 			}
 		})
 	}
