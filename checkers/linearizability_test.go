@@ -315,19 +315,19 @@ func TestViolationsAreExplained(t *testing.T) {
 	}{
 		"a stale read": {
 			"p1 n1 write 45\np1 ok\np2 n1 write 52\np2 ok\np9 n2 read\np9 ok 52\np8 n3 read\np8 ok 45\np8 n3 read\np8 ok 52", 3,
-			[]string{"key k17: read at 0.006 s by process 8 on n3 returned 45, but 52 had been written and acknowledged before it began (at 0.002 s by process 2 on n1", "52 is the newer"},
+			[]string{"key k17: read at 0.006 s by process 8 on n3 returned 45, but 52 had been written and acknowledged before it began (process 2 on n1, 0.002–0.003 s)", "52 is the newer, since the write of 45 (process 1 on n1, 0.000–0.001 s) had ended before the write of 52"},
 		},
 		"a stale read of nothing": {
 			"p1 n1 write 45\np1 ok\np8 n3 read\np8 ok\np9 n1 read\np9 ok 45", 2,
-			[]string{"read at 0.002 s by process 8 on n3 returned nothing (never written), but 45 had been written and acknowledged"},
+			[]string{"read at 0.002 s by process 8 on n3 returned nothing, as if never written, but 45 had been written and acknowledged"},
 		},
 		"a stale read of what a compare-and-swap had replaced": {
 			"p1 n1 write 45\np2 n1 cas 45 46\np2 ok\np1 ok\np8 n3 read\np8 ok 45\np9 n3 read\np9 ok 46", 3,
-			[]string{"returned 45, but 46 had been written and acknowledged", "46 had replaced 45 by compare-and-swap"},
+			[]string{"returned 45, but 46 had been written and acknowledged", "since it replaced 45 by compare-and-swap"},
 		},
 		"a value seen, then an older one": {
 			"p1 n1 write 45\np1 ok\np2 n1 write 52\np3 n2 read\np3 ok 52\np8 n3 read\np8 ok 45\np2 ok", 4,
-			[]string{"read at 0.005 s by process 8 on n3 returned 45, but 52 had been seen before it began (read at 0.003 s by process 3 on n2 returned 52"},
+			[]string{"read at 0.005 s by process 8 on n3 returned 45, but 52 had been seen before it began, by the read of 52 (process 3 on n2, 0.003–0.004 s)"},
 		},
 		"a value that nobody wrote": {
 			"p1 n1 write 45\np1 ok\np8 n3 read\np8 ok 77", 1,
@@ -335,15 +335,15 @@ func TestViolationsAreExplained(t *testing.T) {
 		},
 		"an aborted read": {
 			"p1 n1 write 45\np1 ok\np2 n1 write 46\np2 fail\np8 n3 read\np8 ok 46", 1,
-			[]string{"returned 46, but the only write of 46 (at 0.002 s by process 2 on n1) had failed for certain (not the leader)"},
+			[]string{"returned 46, but the write of 46 (process 2 on n1, 0.002–0.003 s) had failed for certain (not the leader)"},
 		},
 		"a read from the future": {
 			"p8 n3 read\np8 ok 45\np1 n1 write 45\np1 ok", 1,
-			[]string{"returned 45 before the write of 45 at 0.002 s by process 1 on n1 began"},
+			[]string{"returned 45, before the write of 45 (process 1 on n1, 0.002–0.003 s) began"},
 		},
 		"two writes in opposite orders": {
-			"p1 n1 write 1\np2 n2 write 2\np3 n1 read\np3 ok 1\np4 n2 read\np4 ok 2\np5 n2 read\np3 n1 read\np3 ok 2\np5 ok 2\np4 n2 read\np4 ok 1\np1 ok\np2 ok", 5,
-			nil,
+			"p1 n1 write 1\np2 n2 write 2\np3 n1 read\np4 n2 read\np3 ok 1\np4 ok 2\np3 n1 read\np4 n2 read\np3 ok 2\np4 ok 1\np1 ok\np2 ok", 6,
+			[]string{"two writes were seen in opposite orders: 1 and then 2 by the read of 1 (process 3 on n1, 0.002–0.004 s) and the read of 2", "but 2 and then 1 by the read of 2 (process 4 on n2"},
 		},
 		"a write that took effect twice": {
 			"p1 n1 write 1\np1 ok\np2 n2 write 2\np2 ok\np3 n1 read\np3 ok 2\np4 n1 read\np4 ok 1\np5 n2 read\np5 ok 1", 3,
@@ -351,7 +351,7 @@ func TestViolationsAreExplained(t *testing.T) {
 		},
 		"a lost write": {
 			"p1 n1 write 1\np1 ok\np2 n2 write 2\np2 ok\np3 n1 read\np3 ok 1\np4 n2 read\np4 ok 1\np5 n3 read\np5 ok 1", 3,
-			[]string{"the write of 2 at 0.002 s by process 2 on n2, acknowledged at 0.003 s, was lost", "3 later reads returned the older 1, on n1, n2, n3"},
+			[]string{"the write of 2 (process 2 on n2, 0.002–0.003 s) was acknowledged and then lost", "3 later reads, on n1, n2, n3, returned the older 1"},
 		},
 		"two compare-and-swaps from one value": {
 			"p1 n1 write 1\np1 ok\np2 n2 cas 1 2\np3 n3 cas 1 3\np2 ok\np3 ok", 3,
@@ -359,7 +359,7 @@ func TestViolationsAreExplained(t *testing.T) {
 		},
 		"a compare-and-swap of what was never there": {
 			"p1 n1 write 1\np1 ok\np2 n2 cas 8 9\np2 ok", 1,
-			[]string{"compare-and-swap from 8 to 9 at 0.002 s by process 2 on n2, but nobody ever wrote 8"},
+			[]string{"compare-and-swap at 0.002 s by process 2 on n2 found 8 and replaced it by 9, but nobody ever wrote 8"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,7 +25,7 @@ func (s *story) tell() string {
 	}
 	var phrases []string
 	for _, op := range s.core {
-		phrases = append(phrases, phrase(op)+" "+when(op))
+		phrases = append(phrases, act(op))
 	}
 	return fmt.Sprintf("no order explains these %d operations: %s", len(s.core), strings.Join(phrases, "; "))
 }
@@ -43,9 +43,9 @@ func (s *story) neverWritten() string {
 		case how == unwritten:
 			return fmt.Sprintf("%s, but nobody ever wrote %d to it", phrase(op), value)
 		case how == failed:
-			return fmt.Sprintf("%s, but the only write of %d (%s) had failed for certain (%s): an aborted write was seen", phrase(op), value, who(write), write.Error)
+			return fmt.Sprintf("%s, but %s had failed for certain (%s): an aborted write was seen", phrase(op), act(write), write.Error)
 		case write.Invoked > op.Returned:
-			return fmt.Sprintf("%s before the %s began, at %s", phrase(op), phrase(write), clock(write.Call))
+			return fmt.Sprintf("%s, before %s began", phrase(op), act(write))
 		}
 	}
 	return ""
@@ -83,7 +83,7 @@ func (s *story) twoSwaps() string {
 			continue
 		}
 		if other, twice := swaps[from]; twice {
-			return fmt.Sprintf("two compare-and-swaps from %d both succeeded, though it was written only once: the %s and the %s; one update was lost", from, phrase(other), phrase(op))
+			return fmt.Sprintf("two compare-and-swaps from %d both succeeded, though it was written only once: %s and %s; one update was lost", from, act(other), act(op))
 		}
 		swaps[from] = op
 	}
@@ -225,9 +225,9 @@ func (c *conflict) stale() string {
 	switch {
 	case c.old.initial:
 	case c.swappedFirst:
-		text += fmt.Sprintf("; and %s had replaced %s by compare-and-swap", c.new.name, c.old.name)
+		text += fmt.Sprintf("; %s is the newer, since it replaced %s by compare-and-swap", c.new.name, c.old.name)
 	default:
-		text += fmt.Sprintf("; and %s is the newer: %s %s, before the %s began, at %s", c.new.name, phrase(*c.first), when(*c.first), phrase(*c.next), clock(c.next.Call))
+		text += fmt.Sprintf("; %s is the newer, since %s had ended before %s began", c.new.name, act(*c.first), act(*c.next))
 	}
 	return text
 }
@@ -235,9 +235,9 @@ func (c *conflict) stale() string {
 // established says how the newer value was there before the older was found again.
 func (c *conflict) established() string {
 	if value, writes := produced(*c.between); writes && value == c.new.value {
-		return fmt.Sprintf("%s had been written and acknowledged before it began (%s, %s)", c.new.name, who(*c.between), lasted(*c.between))
+		return fmt.Sprintf("%s had been written and acknowledged before it began (%s)", c.new.name, where(*c.between))
 	}
-	return fmt.Sprintf("%s had been seen before it began (%s, %s)", c.new.name, phrase(*c.between), when(*c.between))
+	return fmt.Sprintf("%s had been seen before it began, by %s", c.new.name, act(*c.between))
 }
 
 // lostWrite: an acknowledged write that nothing ever found, while later reads, again and
@@ -251,8 +251,8 @@ func (s *story) lostWrite(c *conflict) string {
 	if len(later) < 2 {
 		return ""
 	}
-	return fmt.Sprintf("the %s, acknowledged at %s, was lost: no read ever returned %d, and %d later reads returned the older %s, on %s; the first that cannot be explained: %s",
-		phrase(*c.between), clock(c.between.Return), value, len(later), c.old.name, strings.Join(nodesOf(later), ", "), phrase(c.again))
+	return fmt.Sprintf("%s was acknowledged and then lost: no read ever returned %d, and %d later reads, on %s, returned the older %s; the one that no order explains is the %s",
+		act(*c.between), value, len(later), strings.Join(nodesOf(later), ", "), c.old.name, phrase(c.again))
 }
 
 // oppositeOrders: some saw A and then B, others B and then A.
@@ -260,8 +260,8 @@ func (s *story) oppositeOrders(c *conflict) string {
 	if c.first == nil || c.first.F != "read" || c.next.F != "read" || c.between.F != "read" || c.again.F != "read" || c.between.Invoked == c.next.Invoked {
 		return ""
 	}
-	return fmt.Sprintf("two writes were seen in opposite orders: %s and then %s (%s; %s), but also %s and then %s (%s; %s)",
-		c.old.name, c.new.name, phrase(*c.first), phrase(*c.next), c.new.name, c.old.name, phrase(*c.between), phrase(c.again))
+	return fmt.Sprintf("two writes were seen in opposite orders: %s and then %s by %s and %s, but %s and then %s by %s and %s",
+		c.old.name, c.new.name, act(*c.first), act(*c.next), c.new.name, c.old.name, act(*c.between), act(c.again))
 }
 
 // backAgain: a value was there, was overwritten, and was there again to stay, as when a
@@ -277,9 +277,9 @@ func (s *story) backAgain(c *conflict) string {
 	}
 	text := fmt.Sprintf("%s came back after it had been overwritten: %s, but %s", c.old.name, phrase(c.again), c.established())
 	if write.Attempts > 1 {
-		return text + fmt.Sprintf("; the %s was sent %d times and may have taken effect twice", phrase(write), write.Attempts)
+		return text + fmt.Sprintf("; %s was sent %d times and may have taken effect twice", act(write), write.Attempts)
 	}
-	return text + fmt.Sprintf("; the %s may have taken effect twice", phrase(write))
+	return text + fmt.Sprintf("; %s may have taken effect twice", act(write))
 }
 
 // readsAfter returns the reads that began after an operation ended and returned a block's
@@ -303,41 +303,54 @@ func nodesOf(operations []histories.Operation) []string {
 	return slices.Compact(nodes)
 }
 
-// phrase names an operation so that it can be found in the history.
+// phrase is a clause that says what an operation did, for the one that cannot be explained.
 func phrase(op histories.Operation) string {
-	switch op.F {
-	case "read":
-		if op.Type == histories.OK && op.Output.IsNil() {
-			return fmt.Sprintf("read %s returned nothing (never written)", who(op))
-		}
-		return fmt.Sprintf("read %s returned %s", who(op), op.Output)
-	case "cas":
-		if pair, ok := op.Input.Ints(); ok && len(pair) == 2 {
-			return fmt.Sprintf("compare-and-swap from %d to %d %s", pair[0], pair[1], who(op))
-		}
+	who := fmt.Sprintf("at %s by process %d on %s", clock(op.Call), op.Process, op.Node)
+	value, swap := expected(op)
+	switch {
+	case op.F == "read" && op.Output.IsNil():
+		return fmt.Sprintf("read %s returned nothing, as if never written", who)
+	case op.F == "read":
+		return fmt.Sprintf("read %s returned %s", who, op.Output)
+	case swap:
+		replacement, _ := produced(op)
+		return fmt.Sprintf("compare-and-swap %s found %d and replaced it by %d", who, value, replacement)
+	default:
+		return fmt.Sprintf("%s %s of %s", op.F, who, op.Input)
 	}
-	return fmt.Sprintf("%s of %s %s", op.F, op.Input, who(op))
 }
 
-// who says when an operation began, and who performed it where.
-func who(op histories.Operation) string {
-	return fmt.Sprintf("at %s by process %d on %s", clock(op.Call), op.Process, op.Node)
+// act is a noun for an operation, with what it takes to find it in the history.
+func act(op histories.Operation) string {
+	value, swap := expected(op)
+	switch {
+	case op.F == "read" && op.Output.IsNil():
+		return fmt.Sprintf("the read of nothing (%s)", where(op))
+	case op.F == "read":
+		return fmt.Sprintf("the read of %s (%s)", op.Output, where(op))
+	case swap:
+		replacement, _ := produced(op)
+		return fmt.Sprintf("the compare-and-swap from %d to %d (%s)", value, replacement, where(op))
+	default:
+		return fmt.Sprintf("the %s of %s (%s)", op.F, op.Input, where(op))
+	}
 }
 
-// when says when an operation ended.
-func when(op histories.Operation) string {
-	if op.Type != histories.OK {
-		return "(outcome unknown)"
+// where says who performed an operation, on which node, from when to when.
+func where(op histories.Operation) string {
+	text := fmt.Sprintf("process %d on %s, %s", op.Process, op.Node, lasted(op))
+	if op.Type == histories.Info {
+		text += ", outcome unknown"
 	}
-	return "by " + clock(op.Return)
+	return text
 }
 
 // lasted says from when to when an operation was under way.
 func lasted(op histories.Operation) string {
 	if op.Return == histories.Forever {
-		return fmt.Sprintf("from %s, outcome unknown", clock(op.Call))
+		return "from " + clock(op.Call)
 	}
-	return fmt.Sprintf("until %s", clock(op.Return))
+	return fmt.Sprintf("%.3f–%s", op.Call.Seconds(), clock(op.Return))
 }
 
 func clock(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }

@@ -67,13 +67,13 @@ func keyName(name string) string {
 func (s *shrinker) explain(k *keyHistory, prefix []histories.Operation, last histories.Operation) (core []histories.Operation, text string) {
 	if !k.unique {
 		core = originals(prefix, k.all)
-		text = fmt.Sprintf("no order of its first %d operations explains all their results; it becomes impossible when the %s ends", len(prefix), phrase(last))
+		text = fmt.Sprintf("no order of its first %d operations explains all their results; it becomes impossible when %s ends", len(prefix), act(last))
 	} else {
 		core = originals(s.core(prefix), k.all)
 		text = (&story{core: core, all: k.all}).tell()
 	}
 	if len(core) > coreMost {
-		return nil, fmt.Sprintf("no order of its first %d operations explains all their results (they could not be reduced to a few within %s); it becomes impossible when the %s ends", len(prefix), explainLimit, phrase(last))
+		return nil, fmt.Sprintf("no order of its first %d operations explains all their results (they could not be reduced to a few within %s); it becomes impossible when %s ends", len(prefix), explainLimit, act(last))
 	}
 	return core, text
 }
@@ -120,7 +120,7 @@ func pictured(model porcupine.Model) porcupine.Model {
 		if !ok {
 			return ""
 		}
-		return fmt.Sprintf("process %d on %s, %s", op.Process, op.Node, lasted(op))
+		return where(op)
 	}
 	return model
 }

@@ -32,6 +32,7 @@ type deployment struct {
 
 	mu       sync.Mutex
 	expected map[string]bool // nodes whose end the harness itself asked for
+	exits    int             // of processes that nobody had asked to end
 	died     chan string     // why a node's process ended by itself, for who waits for the start
 }
 
@@ -134,6 +135,9 @@ func (d *deployment) start(ctx context.Context) error {
 func (d *deployment) exited(node string, exit agent.Exited) {
 	d.mu.Lock()
 	expected := d.expected[node]
+	if !expected {
+		d.exits++
+	}
 	d.mu.Unlock()
 	if expected {
 		return
@@ -150,6 +154,13 @@ func (d *deployment) exited(node string, exit agent.Exited) {
 	case d.died <- why:
 	default: // nobody waits for the start any more
 	}
+}
+
+// broken reports whether a node's process has ended by itself.
+func (d *deployment) broken() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.exits > 0
 }
 
 // waitReady waits until every node has answered a write and a read.

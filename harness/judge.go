@@ -143,11 +143,7 @@ func (r *recorded) judge(ctx context.Context) *Judgement {
 	if r.history.Truncated != "" {
 		j.Notes = append(j.Notes, "history.jsonl ends in the middle of a line, which was left out: "+r.history.Truncated)
 	}
-	verdict := checkers.Valid
-	for _, result := range results {
-		verdict = checkers.Worse(verdict, result.Verdict)
-	}
-	j.Status = statusOf(verdict, len(j.Problems) > 0)
+	j.Status = statusOf(checkers.Overall(results), len(j.Problems) > 0)
 	j.Verdict = j.Status.String()
 	j.Headline = reports.Headline(j.Verdict, results)
 	if j.Status == StatusFailed {
@@ -178,6 +174,7 @@ func (r *recorded) checkers() []checkers.Checker {
 			Memory: uint64(r.plan.CheckMemory), Dir: string(r.dir),
 		},
 		&checkers.Leaders{},
+		&checkers.Exits{},
 		&checkers.Liveness{Bound: r.plan.RecoveryLimit},
 		&checkers.Faults{Planned: r.facts.Planned},
 		&checkers.Stats{MinimumOK: r.plan.MinOK},

@@ -48,10 +48,15 @@ func (s *Server) loop(ctx context.Context) error {
 		if err := s.writer.Err(); err != nil {
 			return err
 		}
-		for done := s.writer.done.Load(); s.persisted < done; {
-			s.persisted++
-			s.replica.Persisted(s.persisted)
-		}
+		s.finishWrites()
+	}
+}
+
+// finishWrites tells the replica which writes are durable by now.
+func (s *Server) finishWrites() {
+	for done := s.writer.done.Load(); s.persisted < done; {
+		s.persisted++
+		s.replica.Persisted(s.persisted)
 	}
 }
 
@@ -106,6 +111,7 @@ func (s *Server) carryOut() error {
 			}
 		}
 		s.writer.Add(out.Writes)
+		s.finishWrites()
 		for _, m := range out.Messages {
 			s.transport.Send(m.To, raft.EncodeMessage(make([]byte, 0, encodedSize(m)), m))
 		}

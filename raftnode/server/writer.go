@@ -21,6 +21,7 @@ type writer struct {
 	mu     sync.Mutex
 	more   sync.Cond
 	queue  []replica.Write
+	busy   bool // Run has the disk
 	closed bool
 	err    error
 }
@@ -31,15 +32,32 @@ func newWriter(d *disk) *writer {
 	return w
 }
 
-// Add queues writes. It never blocks for the disk.
+// Add queues writes. It never waits for the disk to sync. Writes that need no sync, and
+// have none to wait for, are done when it returns: most commit indexes cost no change of
+// goroutine.
 func (w *writer) Add(writes []replica.Write) {
 	if len(writes) == 0 {
 		return
 	}
 	w.mu.Lock()
-	w.queue = append(w.queue, writes...)
-	w.mu.Unlock()
-	w.more.Signal()
+	defer w.mu.Unlock()
+	for len(writes) > 0 && !writes[0].Sync && !w.busy && len(w.queue) == 0 && w.err == nil {
+		if err := w.disk.append(writes[0]); err != nil {
+			w.fail(err)
+			return
+		}
+		w.done.Store(writes[0].Number)
+		writes = writes[1:]
+	}
+	if len(writes) > 0 {
+		w.queue = append(w.queue, writes...)
+		w.more.Signal()
+	}
+}
+
+func (w *writer) fail(err error) {
+	w.err = fmt.Errorf("write to disk: %w", err)
+	w.notify()
 }
 
 // Err returns why the disk no longer works.
@@ -59,22 +77,23 @@ func (w *writer) Close() {
 
 // Run writes until Close, or until the disk fails.
 func (w *writer) Run() {
-	for {
-		w.mu.Lock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.err == nil {
 		for len(w.queue) == 0 && !w.closed {
 			w.more.Wait()
 		}
 		group := w.queue
-		w.queue = nil
-		w.mu.Unlock()
 		if len(group) == 0 {
 			return
 		}
-		if err := w.commit(group); err != nil {
-			w.mu.Lock()
-			w.err = fmt.Errorf("write to disk: %w", err)
-			w.mu.Unlock()
-			w.notify()
+		w.queue, w.busy = nil, true
+		w.mu.Unlock()
+		err := w.commit(group)
+		w.mu.Lock()
+		w.busy = false
+		if err != nil {
+			w.fail(err)
 			return
 		}
 		w.done.Store(group[len(group)-1].Number)

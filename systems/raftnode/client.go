@@ -179,6 +179,9 @@ func (c *client) request(ctx context.Context, address, method, path string, body
 func (c *client) exchange(request *http.Request) (answer, error) {
 	response, err := c.http.Do(request)
 	if err != nil {
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // the address and the key stand in the history anyway
+		}
 		return answer{}, err
 	}
 	defer func() { _ = response.Body.Close() }() // read to its end below
