@@ -23,12 +23,17 @@ var strangers = []string{"killed by SIGKILL", "no space left on device", "cannot
 // Check looks for the first end of a process that nobody asked for.
 func (*Exits) Check(_ context.Context, run *Run) Result {
 	result := Result{Verdict: Valid, Summary: "no node's process ended by itself"}
+	served := false // a cluster that never served was not tested: that is the harness's to tell
 	for i := range run.History {
 		e := &run.History[i]
+		served = served || e.Process >= 0
 		if e.Process != histories.Observer || e.F != "exit" {
 			continue
 		}
 		verdict := Invalid
+		if !served {
+			verdict = Unknown
+		}
 		for _, sign := range strangers {
 			if strings.Contains(e.Error, sign) {
 				verdict = Unknown // the machine may be at fault

@@ -6,6 +6,13 @@ import (
 	"capsize/histories"
 )
 
+func TestANodeThatEndsBeforeTheClientsBeginSaysNothingOfTheSystem(t *testing.T) {
+	run := &Run{History: []histories.Event{{Process: histories.Observer, Type: histories.Info, F: "exit", Node: "n3", Error: "exit status 1"}}}
+	if result := (&Exits{}).Check(t.Context(), run); result.Verdict != Unknown {
+		t.Errorf("%s (%s)", result.Verdict, result.Summary)
+	}
+}
+
 func TestANodeThatEndsByItselfIsBrokenUnlessTheMachineMayBeAtFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		words string
@@ -16,7 +23,7 @@ func TestANodeThatEndsByItselfIsBrokenUnlessTheMachineMayBeAtFault(t *testing.T)
 		"killed by a stranger":      {"n3's process ended by itself: killed by SIGKILL", Unknown},
 		"stopped because of a disk": {"n3's process ended by itself: exit status 1; its last log lines:\n    write wal: no space left on device", Unknown},
 	} {
-		run := &Run{Nodes: []string{"n3"}}
+		run := &Run{Nodes: []string{"n3"}, History: []histories.Event{{F: "read", Node: "n3"}}}
 		if c.words != "" {
 			run.History = append(run.History, histories.Event{Process: histories.Observer, Type: histories.Info, F: "exit", Node: "n3", Error: c.words})
 		}

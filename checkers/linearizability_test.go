@@ -37,7 +37,7 @@ func judged(t testing.TB, checker Checker, events []histories.Event) Result {
 // The shortcuts must never change an answer: every one of these histories is judged with
 // them and by Porcupine alone.
 func TestTheShortcutsAreExact(t *testing.T) {
-	const count = 40_000
+	const count = 40_000 / share
 	legal, crashed := 0, 0
 	budget := newBudget(context.Background(), 0, 0)
 	defer budget.close()
@@ -88,7 +88,7 @@ func TestCoresAreImpossibleByThemselvesAndSmall(t *testing.T) {
 	budget := newBudget(context.Background(), 0, 0)
 	defer budget.close()
 	violations, told, size := 0, 0, 0
-	for seed := range uint64(6000) {
+	for seed := range uint64(6000 / share) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		events := simulate(random, 2+random.IntN(3), 1, 20+random.IntN(60))
 		corrupt(random, events)
@@ -125,7 +125,7 @@ func TestCoresAreImpossibleByThemselvesAndSmall(t *testing.T) {
 		}
 	}
 	t.Logf("%d violations, %.1f operations in a core, %d told in words of their own", violations, float64(size)/float64(violations), told)
-	if violations < 1000 || size > 6*violations || told < violations*9/10 {
+	if violations < 1000/share || size > 6*violations || told < violations*9/10 {
 		t.Errorf("%d violations with %d operations in their cores, %d told", violations, size, told)
 	}
 }

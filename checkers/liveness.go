@@ -42,6 +42,8 @@ func (l *Liveness) Check(_ context.Context, run *Run) Result {
 		given := r.openUntil - r.askedAt
 		switch {
 		case r.answered && (!r.asked || r.answeredAt-r.askedAt <= l.Bound):
+		case !r.answered && endedFromOutside(node, run.History):
+			untold = append(untold, fmt.Sprintf("%s was ended from outside", node))
 		case !r.asked:
 			untold = append(untold, fmt.Sprintf("%s was not asked", node))
 		case given < l.patience() && r.answered:
@@ -179,6 +181,15 @@ func recoveryOf(node string, events []histories.Event, healed, bound time.Durati
 		r.openUntil = events[len(events)-1].Time
 	}
 	return r
+}
+
+// endedFromOutside reports whether a node's process ended in a way that the system need
+// not be to blame for; see [Exits].
+func endedFromOutside(node string, events []histories.Event) bool {
+	return slices.ContainsFunc(events, func(e histories.Event) bool {
+		return e.Process == histories.Observer && e.F == "exit" && e.Node == node &&
+			slices.ContainsFunc(strangers, func(sign string) bool { return strings.Contains(e.Error, sign) })
+	})
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

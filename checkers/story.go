@@ -251,8 +251,8 @@ func (s *story) lostWrite(c *conflict) string {
 	if len(later) < 2 {
 		return ""
 	}
-	return fmt.Sprintf("%s was acknowledged and then lost: no read ever returned %d, and %d later reads, on %s, returned the older %s; the one that no order explains is the %s",
-		act(*c.between), value, len(later), strings.Join(nodesOf(later), ", "), c.old.name, phrase(c.again))
+	return fmt.Sprintf("%s was acknowledged and then lost: no read ever returned %d, and %d later reads, on %s, returned the older %s; the first that no order explains is %s",
+		act(*c.between), value, len(later), strings.Join(nodesOf(later), ", "), c.old.name, act(c.again))
 }
 
 // oppositeOrders: some saw A and then B, others B and then A.

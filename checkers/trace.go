@@ -12,8 +12,8 @@ import (
 )
 
 // A trace is JSON lines, one per protocol event, each with its name in "ev". Of a long
-// run it is hundreds of megabytes, with a few leaders in it: lines are decoded only if
-// they have the word.
+// run it is hundreds of megabytes, with a few leaders in it: a line is decoded only
+// if its bytes say that it is one.
 
 // leaderEvent is a line with "ev":"leader": a node became leader of a term.
 type leaderEvent struct {
@@ -22,7 +22,11 @@ type leaderEvent struct {
 	Node string `json:"node"`
 }
 
-var leaderWord = []byte(`"leader"`)
+var (
+	leaderWord = []byte(`"leader"`)
+	nameField  = []byte(`"ev"`)
+	colon      = []byte(":")
+)
 
 const (
 	traceLineMost = 1 << 20 // bytes of a line that is decoded; others may be of any length
@@ -58,7 +62,7 @@ func scanLeaderEvents(ctx context.Context, path string, r io.Reader, yield func(
 			return bad
 		case number%askEvery == 0 && ctx.Err() != nil:
 			return fmt.Errorf("read trace %s: %w", path, context.Cause(ctx))
-		case long || !bytes.Contains(line, leaderWord):
+		case long || !namesLeader(line):
 			continue
 		}
 		var event leaderEvent
@@ -67,5 +71,21 @@ func scanLeaderEvents(ctx context.Context, path string, r io.Reader, yield func(
 		} else if event.Name == "leader" {
 			yield(number, event)
 		}
+	}
+}
+
+// namesLeader reports whether a line has "ev":"leader", perhaps with spaces. Lines with
+// "role":"leader" are many.
+func namesLeader(line []byte) bool {
+	for {
+		i := bytes.Index(line, leaderWord)
+		if i < 0 {
+			return false
+		}
+		before := bytes.TrimRight(line[:i], " ")
+		if name, ok := bytes.CutSuffix(before, colon); ok && bytes.HasSuffix(bytes.TrimRight(name, " "), nameField) {
+			return true
+		}
+		line = line[i+len(leaderWord):]
 	}
 }

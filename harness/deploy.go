@@ -32,8 +32,9 @@ type deployment struct {
 
 	mu       sync.Mutex
 	expected map[string]bool // nodes whose end the harness itself asked for
+	serving  bool            // every node has answered once
 	exits    int             // of processes that nobody had asked to end
-	died     chan string     // why a node's process ended by itself, for who waits for the start
+	died     chan string     // why a node's process ended by itself; taken while the start is waited for
 }
 
 const (
@@ -74,6 +75,9 @@ func (r *run) deploy(ctx context.Context) (*deployment, error) {
 	if err := d.waitReady(ctx); err != nil {
 		return d, err
 	}
+	d.mu.Lock()
+	d.serving = true
+	d.mu.Unlock()
 	r.progress.Say("%d nodes answer (%s cluster; programs ready in %.1f s, nodes up in %.1f s)",
 		len(d.cluster.Nodes()), d.cluster.Kind(), built.Sub(began).Seconds(), time.Since(built).Seconds())
 	return d, nil
@@ -138,6 +142,7 @@ func (d *deployment) exited(node string, exit agent.Exited) {
 	if !expected {
 		d.exits++
 	}
+	serving := d.serving
 	d.mu.Unlock()
 	if expected {
 		return
@@ -149,10 +154,13 @@ func (d *deployment) exited(node string, exit agent.Exited) {
 	d.run.recorder.Record(histories.Event{
 		Process: histories.Observer, Type: histories.Info, F: "exit", Node: node, Error: why, Status: &histories.Status{},
 	})
-	d.run.note("%s", why)
+	if serving {
+		d.run.note("%s", why)
+		return
+	}
 	select {
-	case d.died <- why:
-	default: // nobody waits for the start any more
+	case d.died <- why: // who waits for the start tells it
+	default: // it has heard of as many ends as there are nodes
 	}
 }
 

@@ -314,7 +314,12 @@ func startFaulty(t *testing.T, cluster string) *checker {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 45*time.Second, "both faults landed", func() bool { return strings.Count(history(c.Dir), `"landed"`) >= 2 })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.out.String())
+		}
+	})
+	eventually(t, time.Minute, "both faults landed", func() bool { return strings.Count(history(c.Dir), `"landed"`) >= 2 })
 	return c
 }
 

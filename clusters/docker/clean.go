@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -33,125 +34,114 @@ func Clean(ctx context.Context, options CleanOptions) ([]string, error) {
 		return nil, err
 	}
 	defer func() { _ = engine.Close() }() // connections only
-	runs, err := foundRuns(ctx, engine)
-	if err != nil {
-		return nil, err
-	}
+	ctx, cancel := context.WithTimeout(ctx, removeLimit)
+	defer cancel()
+	return removeLabelled(ctx, engine, labelOurs+"=true", func(labels map[string]string) bool {
+		return options.Force || !mayBeAlive(labels[labelChecker])
+	})
+}
+
+func everything(map[string]string) bool { return true }
+
+// removeLabelled removes the containers, and then the networks, that have a label and that
+// chosen chooses. It returns the names of those that it removed, in order.
+func removeLabelled(ctx context.Context, engine *client.Client, label string, chosen func(labels map[string]string) bool) ([]string, error) {
+	labelled := filters.NewArgs(filters.Arg("label", label))
+	var mu sync.Mutex
 	var removed []string
 	var problems []error
-	for run, checker := range runs {
-		if !options.Force && mayBeAlive(checker) {
+	note := func(what, name string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil:
+			removed = append(removed, name)
+		case !errdefs.IsNotFound(err):
+			problems = append(problems, fmt.Errorf("remove %s %s: %w", what, name, err))
+		}
+	}
+	containers, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: labelled})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var group errgroup.Group
+	group.SetLimit(removeAtOnce)
+	for _, c := range containers {
+		if !chosen(c.Labels) {
 			continue
 		}
-		names, err := removeRun(ctx, engine, run)
-		removed = append(removed, names...)
-		problems = append(problems, err)
+		group.Go(func() error {
+			err := engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+			note("container", strings.TrimPrefix(strings.Join(c.Names, ","), "/"), err)
+			return nil
+		})
+	}
+	_ = group.Wait() // problems has what went wrong
+	networks, err := engine.NetworkList(ctx, network.ListOptions{Filters: labelled})
+	if err != nil {
+		problems = append(problems, fmt.Errorf("list networks: %w", err))
+	}
+	for _, n := range networks {
+		if chosen(n.Labels) {
+			note("network", n.Name, engine.NetworkRemove(ctx, n.ID))
+		}
 	}
 	slices.Sort(removed)
 	return removed, errors.Join(problems...)
 }
 
-// foundRuns returns the runs that have left anything, each with the owner it names.
-func foundRuns(ctx context.Context, engine *client.Client) (map[string]string, error) {
-	ours := filters.NewArgs(filters.Arg("label", labelOurs+"=true"))
-	containers, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: ours})
-	if err != nil {
-		return nil, fmt.Errorf("list containers: %w", err)
-	}
-	networks, err := engine.NetworkList(ctx, network.ListOptions{Filters: ours})
-	if err != nil {
-		return nil, fmt.Errorf("list networks: %w", err)
-	}
-	runs := make(map[string]string)
-	note := func(labels map[string]string) {
-		if run := labels[labelRun]; run != "" {
-			runs[run] = labels[labelChecker]
-		}
-	}
-	for _, c := range containers {
-		note(c.Labels)
-	}
-	for _, n := range networks {
-		note(n.Labels)
-	}
-	return runs, nil
-}
-
-// removeRun removes the containers, and then the network, of one run.
-func removeRun(ctx context.Context, engine *client.Client, run string) ([]string, error) {
-	ofRun := filters.NewArgs(filters.Arg("label", labelOurs+"=true"), filters.Arg("label", labelRun+"="+run))
-	containers, err := engine.ContainerList(ctx, container.ListOptions{All: true, Filters: ofRun})
-	if err != nil {
-		return nil, fmt.Errorf("list the containers of run %s: %w", run, err)
-	}
-	var mu sync.Mutex
-	var removed []string
-	done := func(name string) {
-		mu.Lock()
-		defer mu.Unlock()
-		removed = append(removed, name)
-	}
-	var group errgroup.Group
-	for _, c := range containers {
-		group.Go(func() error {
-			name := strings.TrimPrefix(strings.Join(c.Names, ","), "/")
-			err := engine.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
-			if err != nil && !errdefs.IsNotFound(err) {
-				return fmt.Errorf("remove container %s: %w", name, err)
-			}
-			done(name)
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return removed, err
-	}
-	networks, err := engine.NetworkList(ctx, network.ListOptions{Filters: ofRun})
-	if err != nil {
-		return removed, fmt.Errorf("list the networks of run %s: %w", run, err)
-	}
-	for _, n := range networks {
-		if err := engine.NetworkRemove(ctx, n.ID); err != nil && !errdefs.IsNotFound(err) {
-			return removed, fmt.Errorf("remove network %s: %w", n.Name, err)
-		}
-		done(n.Name)
-	}
-	return removed, nil
-}
+// removeAtOnce bounds how many containers the engine is asked to remove at the same time.
+const removeAtOnce = 16
 
 // owner names this process so that another can tell whether it is still alive: machine,
 // process id, and when the process started, since ids are used again.
 func owner() string {
-	host, _ := os.Hostname()
-	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), startOf(os.Getpid()))
+	started, _ := startOf(os.Getpid())
+	return fmt.Sprintf("%s/%d/%s", hostname(), os.Getpid(), started)
 }
 
-// mayBeAlive reports whether the process that owner described may still run.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+// mayBeAlive reports whether the process that owner described may still run. In doubt it
+// may: what cannot be read, or tells of another machine, is not ours to remove.
 func mayBeAlive(owner string) bool {
 	parts := strings.Split(owner, "/")
-	if len(parts) != 3 {
+	if len(parts) != 3 || parts[0] != hostname() {
+		return true
+	}
+	pid, err := strconv.Atoi(parts[1])
+	if err != nil || pid < 1 {
+		return true
+	}
+	if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) { // signal 0 only asks (kill(2))
 		return false
 	}
-	host, _ := os.Hostname()
-	pid, err := strconv.Atoi(parts[1])
-	if parts[0] != host || err != nil {
-		return true // of another machine
+	started, running := startOf(pid)
+	if !running {
+		return false
 	}
-	return parts[2] != "" && startOf(pid) == parts[2]
+	return started == parts[2] || started == "" || parts[2] == ""
 }
 
-// startOf returns when a process started, in the kernel's ticks since boot; empty if it
-// does not run (proc(5), field 22 of stat).
-func startOf(pid int) string {
+// startOf returns when a process started, in the kernel's ticks since boot (proc(5), field
+// 22 of stat), and whether it still runs: one that has ended may keep its id until it is
+// waited for. Where there is no such file, the start is empty and it is taken to run.
+func startOf(pid int) (ticks string, running bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return ""
+		return "", true
 	}
 	// The second field, the program's name, may hold anything: count from its end.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const start = 22 - 3 // the first field here is the third
+	const state, start = 3 - 3, 22 - 3 // the first field here is the third
 	if len(fields) <= start {
-		return ""
+		return "", true
 	}
-	return string(fields[start])
+	return string(fields[start]), fields[state][0] != 'Z' && fields[state][0] != 'X'
 }

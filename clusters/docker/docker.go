@@ -1,25 +1,18 @@
 // Package docker runs a cluster in containers that run sshd and nothing else: from there
 // on it is a cluster of hosts reached over SSH, with keys made for this run alone.
 //
-// Everything that is created carries a label and a name with the run's id, and nothing
+// Everything that is created carries labels and a name with the run's id, and nothing
 // else is ever touched.
 package docker
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"golang.org/x/crypto/ssh"
@@ -41,6 +34,7 @@ type Options struct {
 const (
 	labelOurs    = "capsize"
 	labelRun     = "capsize.run"
+	labelCluster = "capsize.cluster" // tells apart clusters whose run has the same id
 	labelChecker = "capsize.checker" // which process made it: see owner
 )
 
@@ -48,38 +42,41 @@ const (
 	createLimit = 30 * time.Second
 	removeLimit = 30 * time.Second
 	sshdLimit   = 15 * time.Second // from a container's start until its sshd answers
-	engineLimit = 5 * time.Second
+	engineLimit = 5 * time.Second  // for a question to the engine
 )
+
+// retransmitMost is how long TCP may stay silent after a partition has healed.
+const retransmitMost = "net.ipv4.tcp_rto_max_ms"
 
 // Cluster is a cluster of containers.
 type Cluster struct {
 	*hosts.Cluster
 	options Options
+	id      string // of this cluster alone
+	sysctl  string // that containers get where their kernel has it
 	engine  *client.Client
 	network string
 	nodes   []*node
 }
 
-// node is one container.
-type node struct {
-	name      string // n1
-	container string // capsize-<run>-n1
-	address   string
-	hostKey   ed25519.PrivateKey
-}
-
 // New creates a network and one container a node, all at once, and connects to them.
 // When it fails, or ctx ends, everything made until then is removed.
 func New(ctx context.Context, options Options) (*Cluster, error) {
+	return newCluster(ctx, options, retransmitMost)
+}
+
+func newCluster(ctx context.Context, options Options, sysctl string) (*Cluster, error) {
+	if options.Nodes < 1 {
+		return nil, fmt.Errorf("docker cluster: %d nodes: want at least one", options.Nodes)
+	}
 	engine, err := connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{options: options, engine: engine}
+	c := &Cluster{options: options, id: newID(), sysctl: sysctl, engine: engine}
 	if err := c.create(ctx); err != nil {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
-		defer cancel()
-		return nil, errors.Join(err, c.remove(cleanup))
+		err = errors.Join(fmt.Errorf("docker cluster: %w", err), c.remove(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, engine.Close())
 	}
 	return c, nil
 }
@@ -99,10 +96,8 @@ func connect(ctx context.Context) (*client.Client, error) {
 }
 
 func (c *Cluster) create(ctx context.Context) error {
-	if _, err := c.engine.ImageInspect(ctx, c.options.Image); errdefs.IsNotFound(err) {
-		return fmt.Errorf("docker cluster: there is no image %s: make it with ci/base-image", c.options.Image)
-	} else if err != nil {
-		return fmt.Errorf("docker cluster: image %s: %w", c.options.Image, err)
+	if err := c.findImage(ctx); err != nil {
+		return err
 	}
 	_, signer, err := newKey() // lives in memory, as long as the run
 	if err != nil {
@@ -125,22 +120,50 @@ func (c *Cluster) create(ctx context.Context) error {
 	return c.connectHosts(ctx, signer)
 }
 
+func (c *Cluster) findImage(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, engineLimit)
+	defer cancel()
+	_, err := c.engine.ImageInspect(ctx, c.options.Image)
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("there is no image %s: make it with ci/base-image", c.options.Image)
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", c.options.Image, err)
+	}
+	return nil
+}
+
 func (c *Cluster) prefix() string { return "capsize-" + c.options.Run }
 
 func (c *Cluster) labels() map[string]string {
-	return map[string]string{labelOurs: "true", labelRun: c.options.Run, labelChecker: owner()}
+	return map[string]string{labelOurs: "true", labelRun: c.options.Run, labelCluster: c.id, labelChecker: owner()}
 }
 
 // createNetwork makes a bridge that only this cluster is on and that leads nowhere else.
 func (c *Cluster) createNetwork(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	ctx, cancel := uncut(ctx)
 	defer cancel()
 	made, err := c.engine.NetworkCreate(ctx, c.prefix(), network.CreateOptions{Driver: "bridge", Internal: true, Labels: c.labels()})
 	if err != nil {
-		return fmt.Errorf("docker cluster: create network %s: %w (checker clean removes what killed runs left)", c.prefix(), err)
+		return fmt.Errorf("create network %s: %w", c.prefix(), explain(err))
 	}
 	c.network = made.ID
 	return nil
+}
+
+// explain says what to do about what the engine refuses. For a lack of subnets it has no
+// error of its own, and its words differ between versions 20 and 27.
+func explain(err error) error {
+	switch text := err.Error(); {
+	case errdefs.IsConflict(err), strings.Contains(text, "already exists"):
+		return fmt.Errorf("the name is in use: %w; another run has this id, or a killed one left it (checker clean removes that)", err)
+	case strings.Contains(text, "non-overlapping IPv4 address pool"), strings.Contains(text, "predefined address pools"):
+		return fmt.Errorf("the engine has no subnet left: %w; remove networks that nobody uses (checker clean, docker network prune), or give it more in default-address-pools", err)
+	}
+	return err
 }
 
 // uncut lets a call to the engine come to its end when ctx ends: one that is cut short may
@@ -149,138 +172,42 @@ func uncut(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), createLimit)
 }
 
-func (c *Cluster) createNode(ctx context.Context, n *node, authorized []byte) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	ctx, cancel := uncut(ctx)
-	defer cancel()
-	init := true
-	made, err := c.engine.ContainerCreate(ctx,
-		&container.Config{Image: c.options.Image, Hostname: n.name, Labels: c.labels()},
-		&container.HostConfig{
-			Init:        &init,
-			NetworkMode: container.NetworkMode(c.network),
-			CapAdd:      []string{"NET_ADMIN"}, // for the agent's packet filter, inside the container's own network
-			Sysctls:     sysctls(),
-		}, nil, nil, n.container)
-	if err != nil {
-		return fmt.Errorf("docker cluster: create container %s: %w", n.container, err)
-	}
-	var signer ssh.Signer
-	if n.hostKey, signer, err = newKey(); err != nil {
-		return err
-	}
-	keys, err := keyFiles(n.hostKey, signer, authorized)
-	if err != nil {
-		return fmt.Errorf("docker cluster: keys of %s: %w", n.name, err)
-	}
-	if err := c.engine.CopyToContainer(ctx, made.ID, "/", keys, container.CopyToContainerOptions{}); err != nil {
-		return fmt.Errorf("docker cluster: copy keys into %s: %w", n.container, err)
-	}
-	if err := c.engine.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
-		return fmt.Errorf("docker cluster: start %s: %w", n.container, err)
-	}
-	info, err := c.engine.ContainerInspect(ctx, made.ID)
-	if err != nil {
-		return fmt.Errorf("docker cluster: inspect %s: %w", n.container, err)
-	}
-	for _, endpoint := range info.NetworkSettings.Networks {
-		n.address = endpoint.IPAddress
-	}
-	if n.address == "" {
-		return fmt.Errorf("docker cluster: %s has no address: it is %s", n.container, info.State.Status)
-	}
-	return nil
-}
-
-// retransmitMost is how long TCP may stay silent after a partition has healed.
-const retransmitMost = "net.ipv4.tcp_rto_max_ms"
-
-// sysctls bounds TCP's back-off in the containers where the kernel can (6.15 on): without
-// that a connection that outlived a partition stays silent for seconds after the heal.
-func sysctls() map[string]string {
-	if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(retransmitMost, ".", "/")); err != nil {
-		return nil
-	}
-	return map[string]string{retransmitMost: "1000"}
-}
-
-// connectHosts waits until every sshd shows the key that it was given.
+// connectHosts waits until every sshd shows the key that it was given, or a container ends.
 func (c *Cluster) connectHosts(ctx context.Context, key ssh.Signer) error {
 	machines := make([]hosts.Machine, len(c.nodes))
 	for i, n := range c.nodes {
-		public, err := ssh.NewPublicKey(n.hostKey.Public())
-		if err != nil {
-			return fmt.Errorf("docker cluster: key of %s: %w", n.name, err)
-		}
-		machines[i] = hosts.Machine{Node: n.name, Address: n.address, Port: 22, User: "root", HostKey: ssh.FixedHostKey(public)}
+		machines[i] = hosts.Machine{Node: n.name, Address: n.address, Port: 22, User: "root", HostKey: hosts.Pinned(n.hostKey)}
 	}
-	deadline := time.Now().Add(sshdLimit)
-	for {
-		cluster, err := hosts.Connect(ctx, hosts.ConnectOptions{
-			Run: c.options.Run, Kind: "docker", Machines: machines, Key: key, Ports: c.options.Ports,
-			Keep: true, // the containers go, and their files with them
-		})
-		if err == nil {
-			c.Cluster = cluster
+	watched, stop := context.WithCancelCause(ctx)
+	var watch errgroup.Group
+	for _, n := range c.nodes {
+		watch.Go(func() error {
+			if err := c.ended(watched, n); err != nil {
+				stop(err)
+			}
 			return nil
-		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return fmt.Errorf("docker cluster: %w", err)
-		}
-		time.Sleep(100 * time.Millisecond)
+		})
 	}
+	cluster, err := hosts.Connect(watched, hosts.ConnectOptions{
+		Run: c.options.Run, Kind: "docker", Machines: machines, Key: key, Ports: c.options.Ports, Patience: sshdLimit,
+		Keep: true, // the containers go, and their files with them
+	})
+	stop(nil)
+	_ = watch.Wait() // it has told stop
+	c.Cluster = cluster
+	return err
 }
 
-// Close removes the containers and the network.
+// Close ends the sessions and removes the containers and the network.
 func (c *Cluster) Close(ctx context.Context) error {
-	return errors.Join(c.Cluster.Close(ctx), c.remove(ctx))
+	return errors.Join(c.Cluster.Close(ctx), c.remove(ctx), c.engine.Close())
 }
 
-// remove removes what create made, however far it came. Containers that are to be removed
-// are found by label: one whose creation was cut short may exist without our knowing.
+// remove removes what create made, however far it came. What is to be removed is found by
+// label: something whose creation was cut short may exist without our knowing.
 func (c *Cluster) remove(ctx context.Context) error {
-	_, err := removeRun(ctx, c.engine, c.options.Run)
-	return errors.Join(err, c.engine.Close())
-}
-
-func newKey() (ed25519.PrivateKey, ssh.Signer, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("docker cluster: make a key: %w", err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("docker cluster: make a key: %w", err)
-	}
-	return key, signer, nil
-}
-
-// keyFiles returns the archive of the files that let the checker in, and let it know
-// where it is.
-func keyFiles(hostKey ed25519.PrivateKey, signer ssh.Signer, authorized []byte) (*bytes.Buffer, error) {
-	block, err := ssh.MarshalPrivateKey(hostKey, "")
-	if err != nil {
-		return nil, err
-	}
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	for _, file := range []struct {
-		name string
-		mode int64
-		data []byte
-	}{
-		{"root/.ssh/authorized_keys", 0o600, authorized},
-		{"etc/ssh/ssh_host_ed25519_key", 0o600, pem.EncodeToMemory(block)},
-		{"etc/ssh/ssh_host_ed25519_key.pub", 0o644, ssh.MarshalAuthorizedKey(signer.PublicKey())},
-	} {
-		if err := w.WriteHeader(&tar.Header{Name: file.name, Mode: file.mode, Size: int64(len(file.data))}); err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(file.data); err != nil {
-			return nil, err
-		}
-	}
-	return &archive, w.Close()
+	ctx, cancel := context.WithTimeout(ctx, removeLimit)
+	defer cancel()
+	_, err := removeLabelled(ctx, c.engine, labelCluster+"="+c.id, everything)
+	return err
 }

@@ -178,6 +178,33 @@ func TestAWriterTellsOfDurableWritesOnly(t *testing.T) {
 	<-ended
 }
 
+// Durable means: with all that was written before.
+func TestAWriteThatNeedsNoSyncWaitsForThoseBeforeIt(t *testing.T) {
+	fs := crashfs.New(1)
+	d, err := openDisk(fs, "data", identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWriter(d)
+	commit := func(number uint64) replica.Write {
+		return replica.Write{Number: number, HardState: raft.HardState{Term: 1, Commit: number}}
+	}
+	w.Add([]replica.Write{commit(1), commit(2)})
+	if w.done.Load() != 2 {
+		t.Errorf("with an idle disk, done is %d, want 2", w.done.Load())
+	}
+	w.Add([]replica.Write{commit(3), {Number: 4, Entries: entries(1, 1, 1, 5), Sync: true}, commit(5)})
+	w.Add([]replica.Write{commit(6)})
+	if w.done.Load() != 3 {
+		t.Errorf("done is %d before the disk was synced, want 3", w.done.Load())
+	}
+	fs.FailSync(errors.New("input/output error"))
+	w.Run()
+	if w.done.Load() != 3 || w.Err() == nil {
+		t.Errorf("done is %d after the sync failed, want 3; %v", w.done.Load(), w.Err())
+	}
+}
+
 func TestTicksArePacedAndAPauseIsNotMadeUpFor(t *testing.T) {
 	const tick = 25 * time.Millisecond
 	start := time.Unix(100, 0)

@@ -1,0 +1,7 @@
+//go:build race
+
+package checkers
+
+// The race detector makes a search ten times slower, and random histories of one
+// goroutine have no race to find: a tenth of them will do.
+const share = 10
