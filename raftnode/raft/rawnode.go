@@ -47,7 +47,8 @@ func (n *RawNode) Propose(data []byte) error {
 
 // ReadIndex asks for an index at which a read sees everything that is committed by now. It
 // comes as a ReadState with the same context, or is lost without notice: then ask again. A
-// read that is asked for with the context of an earlier one replaces that one.
+// read that is asked for with the context of an earlier one replaces that one. A context
+// must not be one that was used before the node's last restart.
 func (n *RawNode) ReadIndex(context []byte) error {
 	name := n.raft.asked.ask(context)
 	err := n.raft.Step(Message{Type: MsgReadIndex, From: n.raft.config.ID, Entries: []Entry{{Data: name}}})
