@@ -51,9 +51,12 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "capsize agent: standard input is a terminal, but only the checker can speak to it\n\n%s", help)
 		return exitUsage
 	}
-	// A broken pipe must not end the agent before it has healed what it did; nor must a
-	// second signal.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE)
+	// A broken pipe must not end the agent before it has healed what it did: caught, it is an
+	// error of the write, and Serve ends with that. It is no reason to end by itself: a link
+	// proxy's write to a node that was killed raises the same signal. Ignored, it would stay
+	// ignored in the processes that the agent starts; so it is caught and left unread.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := agent.Serve(ctx, os.Stdin, os.Stdout); err != nil {
 		log.Print(err)

@@ -125,6 +125,41 @@ func TestItHealsWhenItIsToldToEnd(t *testing.T) {
 	}
 }
 
+// A link proxy that writes to a killed node raises SIGPIPE: that is no order to end.
+func TestABrokenPipeElsewhereDoesNotEndIt(t *testing.T) {
+	command := program()
+	in, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = in.Close() // it ends with its input
+		_ = command.Wait()
+	}()
+	replies := bufio.NewScanner(out)
+	for i, request := range []string{
+		fmt.Sprintf(`{"id":1,"hello":{"version":%d,"node":"n1","lease":60000000000}}`, agent.Version),
+		`{"id":2,"ping":{}}`, `{"id":3,"ping":{}}`, `{"id":4,"ping":{}}`,
+	} {
+		if _, err := io.WriteString(in, request+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if !replies.Scan() {
+			t.Fatalf("request %d gets no answer", i+1)
+		}
+		if err := command.Process.Signal(syscall.SIGPIPE); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func state(pid int) byte {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
