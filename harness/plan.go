@@ -172,7 +172,11 @@ func (p *Plan) validateNemesis() error {
 	if len(p.Nemesis) > 1 && slices.Contains(p.Nemesis, "none") {
 		return &UsageError{"nemesis", strings.Join(p.Nemesis, ","), `"none" stands alone`}
 	}
-	if p.Faultless() || p.Schedule != "" {
+	if p.Schedule != "" {
+		_, err := p.faults()
+		return err
+	}
+	if p.Faultless() {
 		return nil
 	}
 	if p.Nodes < 3 && slices.Contains(p.Nemesis, "partition") {
@@ -196,6 +200,15 @@ func (p *Plan) validateBudgets() error {
 		duration{"check-timeout", p.CheckTimeout, 24 * time.Hour},
 		duration{"ready-limit", p.ReadyLimit, time.Hour},
 	)
+}
+
+// nodeNames returns n1 to nN.
+func (p *Plan) nodeNames() []string {
+	names := make([]string, p.Nodes)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%d", i+1)
+	}
+	return names
 }
 
 // Faultless reports whether the plan injects nothing.

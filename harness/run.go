@@ -81,10 +81,7 @@ func (r *run) open() error {
 		return err
 	}
 	r.dir = dir
-	r.facts = Facts{ID: newID(now), Started: now, Version: version()}
-	for i := range r.plan.Nodes {
-		r.facts.Nodes = append(r.facts.Nodes, fmt.Sprintf("n%d", i+1))
-	}
+	r.facts = Facts{ID: newID(now), Started: now, Version: version(), Nodes: r.plan.nodeNames()}
 	if r.workload, err = workloadsByName[r.plan.Workload](&r.plan); err != nil {
 		return err
 	}
@@ -126,7 +123,7 @@ func (r *run) carryOut(ctx context.Context) (err error) {
 
 // schedule reads the schedule that the plan names, or draws one, and saves it.
 func (r *run) schedule() (nemesis.Schedule, error) {
-	schedule, err := r.plan.faults(r.facts.Nodes)
+	schedule, err := r.plan.faults()
 	if err != nil {
 		return schedule, err
 	}
@@ -137,7 +134,8 @@ func (r *run) schedule() (nemesis.Schedule, error) {
 }
 
 // faults returns the faults of a plan.
-func (p *Plan) faults(nodes []string) (nemesis.Schedule, error) {
+func (p *Plan) faults() (nemesis.Schedule, error) {
+	nodes := p.nodeNames()
 	if p.Schedule != "" {
 		schedule, err := nemesis.LoadSchedule(p.Schedule)
 		if err == nil {

@@ -71,10 +71,11 @@ func TestAListIsReadTheSameFromFlagEnvironmentAndFile(t *testing.T) {
 
 func TestBadInputNamesKeyValueAndWhatIsAllowed(t *testing.T) {
 	for name, c := range map[string]struct {
-		file string
-		env  map[string]string
-		args []string
-		want []string
+		file     string
+		schedule string
+		env      map[string]string
+		args     []string
+		want     []string
 	}{
 		"unknown key in the file":      {file: "time-limt: 30s", want: []string{"capsize.yaml: time-limt", "30s", "time-limit"}},
 		"unknown variable":             {env: map[string]string{"CAPSIZE_TIMELIMIT": "30s"}, want: []string{"CAPSIZE_TIMELIMIT", "time-limit"}},
@@ -90,11 +91,20 @@ func TestBadInputNamesKeyValueAndWhatIsAllowed(t *testing.T) {
 		"hosts without ssh":            {args: []string{"--hosts=a,b,c"}, want: []string{"hosts", "a,b,c", "ssh"}},
 		"a name that escapes":          {args: []string{"--name=../../etc"}, want: []string{"name", "../../etc"}},
 		"a file that is not there":     {args: []string{"--schedule=nowhere.yaml"}, want: []string{"schedule", "nowhere.yaml"}},
+		"a node that is not there":     {schedule: "steps:\n- {at: 1s, duration: 1s, fault: pause, target: n9}\n", want: []string{"schedule", "n9", "n1"}},
+		"a step beyond the end":        {schedule: "steps:\n- {at: 90s, duration: 1s, fault: pause, target: n1}\n", want: []string{"schedule", "1m30s"}},
 		"a file that is no YAML":       {file: "nodes: [", want: []string{"config", "capsize.yaml"}},
 		"nothing can be enough":        {args: []string{"--min-ok=0"}, want: []string{"min-ok", "0"}},
 		"memory without unit":          {file: "check-memory: lots", want: []string{"check-memory", "lots", "MiB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if c.schedule != "" {
+				path := filepath.Join(t.TempDir(), "s.yaml")
+				if err := os.WriteFile(path, []byte(c.schedule), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				c.args = []string{"--schedule=" + path}
+			}
 			_, err := resolved(t, c.file, c.env, c.args...)
 			var wrong *harness.UsageError
 			if !errors.As(err, &wrong) {
