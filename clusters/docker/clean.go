@@ -36,9 +36,12 @@ func Clean(ctx context.Context, options CleanOptions) ([]string, error) {
 	defer func() { _ = engine.Close() }() // connections only
 	ctx, cancel := context.WithTimeout(ctx, removeLimit)
 	defer cancel()
-	return removeLabelled(ctx, engine, labelOurs+"=true", func(labels map[string]string) bool {
-		return options.Force || !mayBeAlive(labels[labelChecker])
-	})
+	return removeLabelled(ctx, engine, labelOurs+"=true", options.chooses)
+}
+
+// chooses reports whether what has these labels is to be removed.
+func (o CleanOptions) chooses(labels map[string]string) bool {
+	return o.Force || !mayBeAlive(labels[labelChecker])
 }
 
 func everything(map[string]string) bool { return true }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/melbahja/goph"
@@ -132,6 +133,7 @@ func dial(ctx context.Context, m Machine, key ssh.Signer) (*goph.Client, error) 
 	if err != nil {
 		return nil, err
 	}
+	conn = &listened{Conn: conn, heard: m.heard}
 	stop := context.AfterFunc(limited, func() { _ = conn.SetDeadline(time.Now()) }) // wakes the handshake
 	auth := goph.Auth{ssh.PublicKeys(key)}
 	inner, channels, requests, err := ssh.NewClientConn(conn, m.endpoint(), &ssh.ClientConfig{
@@ -152,6 +154,43 @@ func dial(ctx context.Context, m Machine, key ssh.Signer) (*goph.Client, error) 
 	return &goph.Client{Client: ssh.NewClient(inner, channels, requests), Config: config}, nil
 }
 
+// listened is a connection that notes when something came from the host.
+type listened struct {
+	net.Conn
+	heard *atomic.Int64 // Unix nanoseconds; nil: nobody wants to know
+}
+
+func (l *listened) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	if n > 0 && l.heard != nil {
+		l.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// silent reports whether the host has said nothing for a while. The answer to a keepalive
+// may wait behind a file that is being copied; a host that acknowledges what it gets is
+// not frozen.
+func (h *host) silent() bool {
+	return time.Since(time.Unix(0, h.heard.Load())) >= keepaliveLimit
+}
+
+// await waits for the answer to a keepalive as long as the host says anything at all.
+func (h *host) await(answered <-chan error) (silent bool, err error) {
+	for {
+		select {
+		case <-h.quit:
+			return false, <-answered // whoever closed quit has closed the connection
+		case err := <-answered:
+			return false, err
+		case <-time.After(keepaliveLimit):
+			if h.silent() {
+				return true, nil
+			}
+		}
+	}
+}
+
 // keepalive closes a connection that no longer answers, so that whoever waits on it gets
 // an error instead of waiting for ever.
 func (h *host) keepalive() {
@@ -165,15 +204,11 @@ func (h *host) keepalive() {
 		}
 		answered := make(chan error, 1)
 		go func() { answered <- h.ping() }() // waited for below, or ends with the connection
-		select {
-		case <-h.quit:
-			<-answered // whoever closed quit has closed the connection
+		silent, err := h.await(answered)
+		if err != nil {
 			return
-		case err := <-answered:
-			if err != nil {
-				return
-			}
-		case <-time.After(keepaliveLimit):
+		}
+		if silent {
 			h.mu.Lock()
 			h.lost = fmt.Errorf("the host was silent for %s, so its connection was closed", keepaliveLimit)
 			h.mu.Unlock()

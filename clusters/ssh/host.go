@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/melbahja/goph"
@@ -33,6 +34,7 @@ type host struct {
 	files   *sftp.Client
 	made    bool // we made dir
 	quit    chan struct{}
+	heard   atomic.Int64 // when something came from the host, in Unix nanoseconds
 
 	mu       sync.Mutex
 	closed   bool
@@ -44,6 +46,7 @@ type host struct {
 // connect connects and makes the run's directory. After an error the host is to be
 // disconnected all the same.
 func (h *host) connect(ctx context.Context, key ssh.Signer, patience time.Duration) error {
+	h.machine.heard = &h.heard
 	client, err := dialPatiently(ctx, h.machine, key, patience)
 	if err != nil {
 		return fmt.Errorf("connect to %s (%s): %w", h.machine.Node, h.machine.endpoint(), err)
