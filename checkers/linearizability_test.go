@@ -446,6 +446,11 @@ func TestRepeatedValuesAreCheckedWithoutShortcuts(t *testing.T) {
 	if result := judged(t, registers(), again); result.Verdict != Valid {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
+	// Here both unknown writes of 1 must have taken effect.
+	both := script(t, "p1 n1 write 1\np1 info\np4 n1 read\np4 ok 1\np2 n1 write 2\np2 ok\np4 n1 read\np4 ok 2\np3 n1 write 1\np3 info\np4 n1 read\np4 ok 1")
+	if result := judged(t, registers(), both); result.Verdict != Valid {
+		t.Errorf("%s: %s", result.Verdict, result.Summary)
+	}
 	stale := script(t, "p1 n1 write 1\np1 ok\np2 n1 write 2\np2 ok\np3 n1 write 2\np3 ok\np4 n1 read\np4 ok 1")
 	if result := judged(t, registers(), stale); result.Verdict != Invalid {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)

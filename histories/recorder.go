@@ -14,14 +14,16 @@ import (
 // after the answer was read. Index and time are given under one lock, so the order of
 // indices is the order of times.
 //
-// A checker that is killed loses next to nothing: events are handed to the kernel in
-// groups, without a timer. Whoever records while nobody writes becomes the writer, for
-// its own event and for all that queue meanwhile, until none is left; so an event waits
-// for at most the write under way. What is in the file after a kill is a prefix of what
-// was recorded, perhaps with half a line, and a prefix of a history that a correct
-// system could have produced is such a history too: what an operation saw was invoked,
-// and so recorded, before that operation completed. A prefix that has the completion has
-// the cause; and operations whose completions are lost count as of unknown outcome.
+// A checker that is killed loses nothing that it acted upon: Record returns when the
+// kernel has the event. Callers that come while one of them writes queue, and the first
+// of them to wake writes for all: groups form without a timer. So the file after a kill
+// is a prefix of what was recorded, perhaps with half a line, and lacks at most one event
+// of each thread. And a prefix of a history that a correct system could have produced is
+// such a history too: what an operation saw was invoked, and so recorded, before that
+// operation completed, so a prefix that has the completion has the cause; operations whose
+// completions are lost count as of unknown outcome.
+//
+// A slow disk slows the callers down; what waits is never more than one event of each.
 //
 // Its methods may be called concurrently.
 type Recorder struct {
@@ -30,12 +32,13 @@ type Recorder struct {
 	start time.Time
 
 	mu      sync.Mutex
-	room    sync.Cond // signalled when the writer took what was queued, and when it ends
-	count   int       // events recorded: the next index
+	turn    sync.Cond // signalled when a group was written
 	last    time.Duration
-	queued  []byte // lines that the writer has not taken yet
-	spare   []byte // the buffer that it wrote last
-	writing bool   // someone is the writer
+	count   int    // events recorded: the next index
+	written int    // events that the kernel has
+	queued  []byte // the lines of those between
+	spare   []byte // the buffer of the group before
+	writing bool   // a caller writes; the lock is free meanwhile
 	closed  bool
 	err     error
 	notify  func(Event)
@@ -47,10 +50,6 @@ type output interface {
 	Sync() error
 	Close() error
 }
-
-// queueMost bounds what waits for the disk. Callers of Record wait when it is reached:
-// a stalled disk slows the clients down rather than filling the memory.
-const queueMost = 1 << 20
 
 // Create makes a new history file, writes its header, and starts the clock. The file
 // must not exist.
@@ -64,7 +63,7 @@ func Create(path string, h Header) (*Recorder, error) {
 
 func newRecorder(path string, file output, h Header) (*Recorder, error) {
 	r := &Recorder{path: path, file: file, start: time.Now(), queued: make([]byte, 0, 1<<16), spare: make([]byte, 0, 1<<16)}
-	r.room.L = &r.mu
+	r.turn.L = &r.mu
 	if _, err := file.Write(append(appendHeader(nil, h), '\n')); err != nil {
 		err = r.failed(err)
 		return nil, errors.Join(err, file.Close())
@@ -88,14 +87,9 @@ func (r *Recorder) Elapsed() time.Duration { return time.Since(r.start) }
 func (r *Recorder) Record(e Event) Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.queued) >= queueMost && r.err == nil {
-		r.room.Wait()
-	}
-	// Only now: a caller that waited for room must not carry an older time than those
-	// that were recorded meanwhile.
 	e.Index, e.Time = r.count, max(r.last, time.Since(r.start))
-	r.count++
 	r.last = e.Time
+	r.count++
 	if r.closed && r.err == nil {
 		r.err = fmt.Errorf("record to history %s: it is closed already", r.path)
 	}
@@ -106,30 +100,31 @@ func (r *Recorder) Record(e Event) Event {
 	if r.notify != nil {
 		r.notify(e)
 	}
-	if !r.writing {
-		r.write()
+	for r.written <= e.Index && r.err == nil {
+		if r.writing {
+			r.turn.Wait()
+		} else {
+			r.writeGroup()
+		}
 	}
 	return e
 }
 
-// write empties the queue, what joins it meanwhile included. It is called, and returns,
-// with the lock held; during the writes it is free.
-func (r *Recorder) write() {
-	r.writing = true
-	for len(r.queued) > 0 && r.err == nil {
-		batch := r.queued
-		r.queued = r.spare[:0]
-		r.room.Broadcast()
-		r.mu.Unlock()
-		_, err := r.file.Write(batch)
-		r.mu.Lock()
-		r.spare = batch
-		if err != nil {
-			r.err = r.failed(err)
-		}
+// writeGroup writes what is queued. It is called, and returns, with the lock held; during
+// the write it is free.
+func (r *Recorder) writeGroup() {
+	group, upTo := r.queued, r.count
+	r.queued, r.spare, r.writing = r.spare[:0], nil, true
+	r.mu.Unlock()
+	_, err := r.file.Write(group)
+	r.mu.Lock()
+	r.spare, r.writing = group, false
+	if err != nil {
+		r.err = r.failed(err)
+	} else {
+		r.written = upTo
 	}
-	r.writing = false
-	r.room.Broadcast()
+	r.turn.Broadcast()
 }
 
 func (r *Recorder) failed(err error) error {
@@ -153,8 +148,8 @@ func (r *Recorder) Close() error {
 		return r.err
 	}
 	r.closed = true
-	for r.writing {
-		r.room.Wait()
+	for r.writing || r.written < r.count && r.err == nil {
+		r.turn.Wait()
 	}
 	if err := r.file.Sync(); err != nil && r.err == nil {
 		r.err = r.failed(err)

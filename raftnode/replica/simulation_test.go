@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -27,10 +28,10 @@ type world struct {
 	clients []*client
 	ops     []porcupine.Operation
 	cut     map[[2]uint64]bool
-	calm    bool // no faults any more
-	lies    bool // disks report writes as durable long before they are: the world must notice
-	denies  bool // clients take an unknown outcome for a failure: the world must notice
-	log     bytes.Buffer
+	calm    bool      // no faults any more
+	lies    bool      // disks report writes as durable long before they are: the world must notice
+	denies  bool      // clients take an unknown outcome for a failure: the world must notice
+	log     io.Writer // of all that is sent and replied
 
 	digests map[uint64]uint64 // by index
 	leaders map[uint64]uint64 // by term
@@ -83,7 +84,7 @@ type client struct {
 func newWorld(t *testing.T, seed uint64, nodes, clients int) *world {
 	w := &world{
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)), cut: map[[2]uint64]bool{},
-		digests: map[uint64]uint64{}, leaders: map[uint64]uint64{},
+		digests: map[uint64]uint64{}, leaders: map[uint64]uint64{}, log: io.Discard,
 	}
 	for i := range nodes {
 		w.nodes = append(w.nodes, &machine{id: uint64(i) + 1})
@@ -141,7 +142,7 @@ func (m *machine) store(write Write) {
 		m.hard = write.HardState
 	}
 	if len(write.Entries) > 0 {
-		m.entries = append(slices.Clip(m.entries[:write.Entries[0].Index-1]), write.Entries...)
+		m.entries = append(m.entries[:write.Entries[0].Index-1], write.Entries...)
 	}
 }
 
@@ -258,7 +259,7 @@ func (w *world) drain(m *machine) {
 }
 
 func (w *world) transmit(m raft.Message) {
-	fmt.Fprintln(&w.log, w.now, m.From, m.To, m.Type, m.Term, m.Index)
+	fmt.Fprintln(w.log, w.now, m.From, m.To, m.Type, m.Term, m.Index)
 	copies := 1
 	if !w.calm {
 		if w.cut[[2]uint64{m.From, m.To}] || w.rng.IntN(30) == 0 {
@@ -323,7 +324,7 @@ func (w *world) answered(m *machine, reply Reply) {
 
 func (w *world) complete(c *client, reply Reply) {
 	c.busy = false
-	fmt.Fprintln(&w.log, w.now, c.id, c.request, reply)
+	fmt.Fprintln(w.log, w.now, c.id, c.request, reply)
 	settled := reply.Outcome == Done || reply.Err == ErrMismatch
 	c.unknown = c.unknown || (reply.Outcome == Unknown && c.request.Op != Get)
 	c.wait = w.now + w.rng.IntN(6)
@@ -516,7 +517,7 @@ func TestTheSimulationNotices(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			found := map[string]int{}
-			for seed := range worlds {
+			for seed := range worlds / 2 {
 				w := newWorld(t, seed, 3, 5)
 				c.harm(w)
 				found[w.run(simulatedTicks)]++
@@ -524,23 +525,23 @@ func TestTheSimulationNotices(t *testing.T) {
 			if c.want != "" && found[c.want] == 0 {
 				t.Errorf("found %v", found)
 			}
-			if found[""] > int(worlds)/2 {
-				t.Errorf("%d of %d worlds look right", found[""], worlds)
+			if found[""] > int(worlds)/4 {
+				t.Errorf("%d of %d worlds look right", found[""], worlds/2)
 			}
 		})
 	}
 }
 
 func TestTheSameSeedGivesTheSameRun(t *testing.T) {
-	logs := make([]string, 2)
+	logs := make([]bytes.Buffer, 2)
 	for i := range logs {
 		w := newWorld(t, 42, 5, 5)
+		w.log = &logs[i]
 		if wrong := w.run(simulatedTicks); wrong != "" {
 			t.Fatal(wrong)
 		}
-		logs[i] = w.log.String()
 	}
-	if logs[0] != logs[1] {
+	if logs[0].Len() == 0 || !bytes.Equal(logs[0].Bytes(), logs[1].Bytes()) {
 		t.Error("two runs from one seed differ")
 	}
 }

@@ -81,6 +81,27 @@ func TestTheDiskGivesBackWhatWasWritten(t *testing.T) {
 	}
 }
 
+// Were the hard state in an earlier part, a crash between the parts would leave a commit
+// index beyond the end of the log.
+func TestALargeWriteHasItsHardStateInTheLastRecord(t *testing.T) {
+	var parts []raft.HardState
+	total := 0
+	want := raft.HardState{Term: 3, Vote: 1, Commit: 9}
+	err := encodeWrite(new([]byte), replica.Write{HardState: want, Entries: entries(1, 9, 3, 1<<20)}, func(record []byte) error {
+		hard, list, err := decodeWrite(record)
+		parts, total = append(parts, hard), total+len(list)
+		return err
+	})
+	if err != nil || total != 9 || len(parts) < 3 {
+		t.Fatalf("%d entries in %d records, %v", total, len(parts), err)
+	}
+	for i, hard := range parts {
+		if last := i == len(parts)-1; last != (hard == want) {
+			t.Errorf("record %d of %d has the hard state %+v", i+1, len(parts), hard)
+		}
+	}
+}
+
 // A crash in the middle of any disk operation: the hard state never speaks of entries
 // that are not there, starts are counted without gaps, and what was synced is there.
 func TestACrashAtEveryOperationLeavesAConsistentDisk(t *testing.T) {

@@ -135,22 +135,22 @@ func TestAPeerThatReadsNothingBlocksNobodyAndIsRedialled(t *testing.T) {
 	a := start(t, 1, l1, map[uint64]string{2: stuck.Addr().String(), 3: l3.Addr().String()})
 	c := start(t, 3, l3, map[uint64]string{1: l1.Addr().String()})
 	payload := bytes.Repeat([]byte("z"), 64<<10)
+	p := a.peers[2]
 	for range 2000 { // 125 MiB: more than any socket buffer
 		began := time.Now()
 		a.Send(2, payload)
 		if took := time.Since(began); took > time.Second {
 			t.Fatalf("Send took %v", took)
 		}
+		p.mu.Lock()
+		if p.queued > maxQueuedBytes || len(p.queue) > maxQueuedFrames {
+			t.Fatalf("queue of %d frames, %d bytes", len(p.queue), p.queued)
+		}
+		p.mu.Unlock()
 	}
 	a.Send(3, []byte("hello"))
 	eventually(t, "the other peer is served", func() bool { return len(c.got()) == 1 })
 	eventually(t, "frames are dropped", func() bool { return a.Stats().Dropped > 0 })
-	p := a.peers[2]
-	p.mu.Lock()
-	if p.queued > maxQueuedBytes || len(p.queue) > maxQueuedFrames {
-		t.Errorf("queue of %d frames, %d bytes", len(p.queue), p.queued)
-	}
-	p.mu.Unlock()
 	eventually(t, "the stuck connection is given up and dialled again", func() bool {
 		a.Send(2, payload)
 		return a.Stats().Lost > 0 && a.Stats().Dials >= 3
