@@ -59,7 +59,13 @@ func (r *raft) sendAppend(to uint64, evenEmpty bool) bool {
 		return false
 	}
 	var entries []Entry
-	if p.state != StateReplicate || !p.inflight.full() {
+	switch {
+	case p.state == StateProbe:
+		// One entry is enough to find out. A follower that was stopped answers hundreds of
+		// heartbeats at once when it goes on, and each answer sends a probe: full ones would
+		// keep the leader busy for as long as an election takes.
+		entries = r.log.slice(p.next, r.log.lastIndex()+1, 0)
+	case !p.inflight.full():
 		entries = r.log.slice(p.next, r.log.lastIndex()+1, r.config.MaxSizePerMsg)
 	}
 	if len(entries) == 0 && !evenEmpty {
