@@ -175,17 +175,19 @@ func (d *deployment) broken() bool {
 func (d *deployment) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, d.run.plan.ReadyLimit)
 	defer cancel()
-	ready := make(chan error, 1)
-	go func() { ready <- d.everyNode(ctx, d.serves) }()
+	type outcome struct{ err error }
+	ready := make(chan outcome, 1)
+	go func() { ready <- outcome{d.everyNode(ctx, d.serves)} }()
 	select {
-	case err := <-ready:
+	case all := <-ready:
+		err := all.err
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("the cluster did not serve within %s of its start: %w", d.run.plan.ReadyLimit, err)
 		}
 		return err
 	case why := <-d.died:
 		cancel()
-		_ = <-ready // it ends now; why is known
+		<-ready
 		return fmt.Errorf("the cluster did not start: %s", why)
 	}
 }

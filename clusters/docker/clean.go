@@ -142,7 +142,7 @@ func startOf(pid int) (ticks string, running bool) {
 	}
 	// The second field, the program's name, may hold anything: count from its end.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const state, start = 3 - 3, 22 - 3 // the first field here is the third
+	const state, start = 0, 22 - 3 // the first field here is the third
 	if len(fields) <= start {
 		return "", true
 	}
