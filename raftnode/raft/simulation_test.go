@@ -24,7 +24,6 @@ type world struct {
 	hold    int                // events to go
 	loss    int                // percent of messages
 	pace    int                // messages delivered in one event
-	config  Config
 
 	sabotage   sabotage
 	transcript *bytes.Buffer // nil: not kept
@@ -35,7 +34,6 @@ type world struct {
 
 type member struct {
 	id      uint64
-	config  Config
 	node    *RawNode
 	storage *MemoryStorage
 	flight  []Ready // writes not yet durable
