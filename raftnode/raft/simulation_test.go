@@ -24,6 +24,7 @@ type world struct {
 	hold    int                // events to go
 	loss    int                // percent of messages
 	pace    int                // messages delivered in one event
+	config  Config
 
 	sabotage   sabotage
 	transcript *bytes.Buffer // nil: not kept
