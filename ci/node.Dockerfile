@@ -2,9 +2,11 @@ ARG BASE
 FROM ${BASE}
 ARG PACKAGES
 # Does nothing where the base brings the packages already, as the one made without a registry does.
-RUN dpkg -s ${PACKAGES} >/dev/null 2>&1 || { apt-get update && apt-get install -y --no-install-recommends ${PACKAGES} && rm -rf /var/lib/apt/lists/*; }
-# No host key is in the image: each cluster brings its own. The checker opens many sessions at once.
-RUN rm -f /etc/ssh/ssh_host_* \
+# The package makes host keys: they are removed in the same layer, so that none is in the image, for
+# each cluster brings its own. The checker opens many sessions at once.
+RUN { dpkg -s ${PACKAGES} >/dev/null 2>&1 \
+      || { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${PACKAGES} && rm -rf /var/lib/apt/lists/*; }; } \
+ && rm -f /etc/ssh/ssh_host_* \
  && mkdir -p /run/sshd /root/.ssh && chmod 700 /root/.ssh \
  && printf '%s\n' 'UseDNS no' 'UsePAM no' 'MaxStartups 100:30:200' 'MaxSessions 100' \
       'PermitRootLogin prohibit-password' 'PasswordAuthentication no' \

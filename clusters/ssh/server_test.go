@@ -85,12 +85,19 @@ func (s *server) freeze() {
 	s.thawed = make(chan struct{})
 }
 
-func (s *server) close() {
-	_ = s.listener.Close()
+// drop breaks the connections that there are.
+func (s *server) drop() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, conn := range s.conns {
 		_ = conn.Close()
 	}
+}
+
+func (s *server) close() {
+	_ = s.listener.Close()
+	s.drop()
+	s.mu.Lock()
 	select {
 	case <-s.thawed:
 	default:
@@ -176,8 +183,6 @@ func (s *server) session(channel ssh.Channel, requests <-chan *ssh.Request) {
 				s.work.Go(func() { _, _ = io.Copy(in, channel); _ = in.Close() })
 				s.work.Go(func() { finish(program, channel) })
 			}
-		case request.Type == "signal" && program != nil:
-			_ = syscall.Kill(-program.Process.Pid, syscall.SIGKILL)
 		default:
 			ok = false
 		}

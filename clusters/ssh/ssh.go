@@ -140,7 +140,7 @@ func Connect(ctx context.Context, options ConnectOptions) (*Cluster, error) {
 	defer cancel(nil)
 	for _, machine := range options.Machines {
 		c.nodes = append(c.nodes, machine.Node)
-		c.hosts[machine.Node] = &host{machine: machine, dir: options.Dir, quit: make(chan struct{}), sessions: make(map[*session]struct{})}
+		c.hosts[machine.Node] = newHost(machine, options.Dir)
 	}
 	err := c.everyHost(func(h *host) error {
 		err := h.connect(connecting, options.Key, options.Patience)
