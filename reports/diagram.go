@@ -63,7 +63,7 @@ func drawDiagram(core []histories.Operation, impossible time.Duration) *diagram 
 	for i, process := range lanes {
 		y := diagramHead + px(i+1)*barLane
 		d.Lanes = append(d.Lanes, stroke{"", 0, y, width, y})
-		d.Labels = append(d.Labels, label{"name", "start", fmt.Sprintf("process %d", process), 4, y - 12, 0})
+		d.Labels = append(d.Labels, textAt("name", "start", fmt.Sprintf("process %d", process), 4, y-12))
 	}
 	for i, op := range core {
 		d.bar(op, names[i], x[i], diagramHead+px(slices.Index(lanes, op.Process))*barLane)
@@ -78,7 +78,7 @@ func drawDiagram(core []histories.Operation, impossible time.Duration) *diagram 
 		text := clock(m.at)
 		if row, free := freeRow(ends[:], at-textWidth(text)/2); free {
 			ends[row] = at + textWidth(text)/2 + 6
-			d.Labels = append(d.Labels, label{"tick", "middle", text, at, bottom + 14 + px(row)*14, 0})
+			d.Labels = append(d.Labels, textAt("tick", "middle", text, at, bottom+14+px(row)*14))
 		}
 		if !m.isCall && m.at == impossible && len(d.End) == 0 {
 			d.End = append(d.End, stroke{"", at, diagramHead - 4, at, bottom})
@@ -87,7 +87,7 @@ func drawDiagram(core []histories.Operation, impossible time.Duration) *diagram 
 			if at+textWidth(text) > width {
 				anchor = "end"
 			}
-			d.Labels = append(d.Labels, label{"violated", anchor, text, at, diagramHead - 8, 0})
+			d.Labels = append(d.Labels, textAt("violated", anchor, text, at, diagramHead-8))
 		}
 	}
 	return d
@@ -172,5 +172,5 @@ func (d *diagram) bar(op histories.Operation, name string, x [2]px, y px) {
 		d.Open = append(d.Open, outline{"open", fmt.Sprintf("M%s %sl9 9l-9 9", tip, middle-9), ""})
 	}
 	d.Bars = append(d.Bars, box{class, strings.Join(title, ", "), x[0], y + 24, width, 14})
-	d.Labels = append(d.Labels, label{"op", "start", name, x[0], y + 18, 0})
+	d.Labels = append(d.Labels, textAt("op", "start", name, x[0], y+18))
 }

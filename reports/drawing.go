@@ -33,7 +33,12 @@ type stroke struct {
 type label struct {
 	Class, Anchor, Text string
 	X, Y                px
-	Until               px // where the thing that it names ends; 0 where that does not matter
+	From, Until         px // where the thing that it names begins and ends; 0 where that does not matter
+}
+
+// textAt makes a label of something that has no duration.
+func textAt(class, anchor, text string, x, y px) label {
+	return label{Class: class, Anchor: anchor, Text: text, X: x, Y: y}
 }
 
 // outline is a path, in SVG's path language.

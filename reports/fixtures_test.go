@@ -26,7 +26,8 @@ type fixture struct {
 	to     []time.Duration
 }
 
-// validRun is a run of 30 s with so many operations and six faults, two of which overlap.
+// validRun is a run of 30 s with six faults, two of which overlap. Its clients would make so
+// many operations if none was slow; since many time out, it is less than half of them.
 func validRun(operations int) *Run {
 	f := &fixture{random: rand.New(rand.NewPCG(1, 2))} //nolint:gosec // not for secrets
 	f.fault(3*time.Second, 5*time.Second, "partition", "leader", "n1 | n2 n3 n4 n5", "n1")

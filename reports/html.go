@@ -110,7 +110,7 @@ func policy(script string) string {
 // gather sorts the results' evidence into the page's sections.
 func (d *pageData) gather() {
 	for _, result := range d.Results {
-		if result.Verdict == checkers.Unknown {
+		if result.Verdict == checkers.Unknown && (result.Linearizability == nil || len(result.Linearizability.Undecided) == 0) {
 			d.unchecked(result.Checker, result.Summary)
 		}
 		switch {

@@ -152,20 +152,23 @@ func (p *lanesPicture) stays(a axis, y px, node string, stays []stay, faults []f
 			continue
 		}
 		p.Boxes = append(p.Boxes, b)
-		if text := laneText(s, faults); textWidth(text)+8 < to-from {
-			p.Labels = append(p.Labels, label{Class: "in-" + b.Class, Anchor: "start", Text: text, X: from + 4, Y: y + laneHeight/2 + 4, Until: to})
+		for _, text := range laneTexts(s, faults) {
+			if textWidth(text)+8 < to-from {
+				p.Labels = append(p.Labels, label{Class: "in-" + b.Class, Anchor: "start", Text: text, X: from + 4, Y: y + laneHeight/2 + 4, From: from, Until: to})
+				break
+			}
 		}
 	}
 }
 
-// laneText names a stay that is out of the ordinary; a silent node with the faults that
-// silenced it.
-func laneText(s *stay, faults []faultView) string {
+// laneTexts name a stay that is out of the ordinary, the longest text first; a silent node
+// with the faults that silenced it.
+func laneTexts(s *stay, faults []faultView) []string {
 	switch s.class() {
 	case "lead":
-		return fmt.Sprintf("leader, term %d", s.Status.Term)
+		return []string{fmt.Sprintf("leader, term %d", s.Status.Term), fmt.Sprintf("term %d", s.Status.Term), fmt.Sprintf("t%d", s.Status.Term)}
 	case "seek":
-		return "no leader"
+		return []string{"no leader"}
 	case "down":
 		var names []string
 		for i := range faults {
@@ -175,11 +178,12 @@ func laneText(s *stay, faults []faultView) string {
 			}
 		}
 		if len(names) > 0 {
-			return "no answer: " + short(strings.Join(names, ", "), 30)
+			cause := short(strings.Join(names, ", "), 30)
+			return []string{"no answer: " + cause, cause}
 		}
-		return "no answer"
+		return []string{"no answer"}
 	default:
-		return ""
+		return nil
 	}
 }
 

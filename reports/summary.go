@@ -33,7 +33,7 @@ func WriteSummary(w io.Writer, r *Run) error {
 // markdown makes text that Markdown shows as it is, on one line.
 func markdown(s string) string {
 	var b strings.Builder
-	for _, c := range oneLine(printable(s)) {
+	for i, c := range oneLine(printable(s)) {
 		switch {
 		case c == '<':
 			b.WriteString("&lt;")
@@ -41,7 +41,7 @@ func markdown(s string) string {
 			b.WriteString("&gt;")
 		case c == '&':
 			b.WriteString("&amp;")
-		case strings.ContainsRune("\\`*_{}[]()#+!|~-", c):
+		case strings.ContainsRune("\\`*_{}[]()#+!|~", c), c == '-' && i == 0:
 			b.WriteRune('\\')
 			b.WriteRune(c)
 		default:

@@ -97,7 +97,7 @@ func drawTimeline(r *Run, operations []histories.Operation, faults []faultView) 
 	for _, mark := range t.axis.ticks(14) {
 		x := t.axis.x(mark)
 		t.TickLines = append(t.TickLines, stroke{"", x, t.Top, x, t.Bottom})
-		t.Ticks = append(t.Ticks, label{"tick", "middle", seconds(mark), x, t.Bottom + 15, 0})
+		t.Ticks = append(t.Ticks, textAt("tick", "middle", seconds(mark), x, t.Bottom+15))
 	}
 	t.Table = binsOf(t.axis, operations, faults, stays)
 	t.Changes = changesOf(stays, r.History)
@@ -118,7 +118,7 @@ func axisOf(events []histories.Event, operations []histories.Operation) axis {
 }
 
 func (t *timeline) title(y px, text string) {
-	t.Fixed = append(t.Fixed, label{"title", "start", text, t.Left, y, 0})
+	t.Fixed = append(t.Fixed, textAt("title", "start", text, t.Left, y))
 }
 
 // faultBars lays a bar with its name for each fault, in as few rows as their names allow,
@@ -147,13 +147,13 @@ func (t *timeline) faultBars(faults []faultView, top px) px {
 		y := top + px(row)*faultRow
 		t.faultBar(f, from, to, y)
 		if fits {
-			t.FaultLabels = append(t.FaultLabels, label{"fault", "start", text, start, y + 12, to})
+			t.FaultLabels = append(t.FaultLabels, label{"fault", "start", text, start, y + 12, from, to})
 		}
 	}
 	if rows == 0 {
 		return top
 	}
-	t.Fixed = append(t.Fixed, label{"name", "end", "faults", t.Left - 8, top + 12, 0})
+	t.Fixed = append(t.Fixed, textAt("name", "end", "faults", t.Left-8, top+12))
 	return top + px(rows)*faultRow + 8
 }
 
@@ -210,10 +210,10 @@ func (t *timeline) latency(r *Run, operations []histories.Operation, y px) px {
 	for _, mark := range panel.decades() {
 		at := panel.scale(mark)
 		t.Grid = append(t.Grid, stroke{"", t.Left, at, t.Right, at})
-		t.Fixed = append(t.Fixed, label{"tick", "end", decade(mark), t.Left - 8, at + 4, 0})
+		t.Fixed = append(t.Fixed, textAt("tick", "end", decade(mark), t.Left-8, at+4))
 	}
 	if panel.scaleTop > panel.top {
-		t.Fixed = append(t.Fixed, label{"tick", "end", "no end", t.Left - 8, panel.unansweredY() + 4, 0})
+		t.Fixed = append(t.Fixed, textAt("tick", "end", "no end", t.Left-8, panel.unansweredY()+4))
 	}
 	guilty := guiltyOf(r.Results)
 	marks, size := marksOf(panel, operations, guilty)
@@ -303,7 +303,7 @@ func (t *timeline) rate(operations []histories.Operation, top px) px {
 	for _, share := range []float64{0, 0.5, 1} {
 		y := top + rateHeight*px(1-share)
 		t.Grid = append(t.Grid, stroke{"", t.Left, y, t.Right, y})
-		t.Fixed = append(t.Fixed, label{"tick", "end", fmt.Sprintf("%g/s", share*most), t.Left - 8, y + 4, 0})
+		t.Fixed = append(t.Fixed, textAt("tick", "end", fmt.Sprintf("%g/s", share*most), t.Left-8, y+4))
 	}
 	return top + rateHeight
 }
@@ -390,7 +390,7 @@ func (t *timeline) moment(class string, at time.Duration, text string) {
 		}
 		if free {
 			t.named = append(t.named, [2]px{side.from - 8, side.from + width + 8})
-			t.MomentLabels = append(t.MomentLabels, label{class, side.anchor, text, x, 11, 0})
+			t.MomentLabels = append(t.MomentLabels, textAt(class, side.anchor, text, x, 11))
 			return
 		}
 	}

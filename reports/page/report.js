@@ -22,7 +22,7 @@
   for (const element of svg.querySelectorAll(".zoomed rect, .zoomed line, .zoomed text, .zoomed path")) {
     const number = (name) => parseFloat(element.getAttribute(name));
     laid.push({
-      element, kind: element.tagName, x: number("x"), width: number("width"), x1: number("x1"), until: number("data-until"),
+      element, kind: element.tagName, x: number("x"), width: number("width"), x1: number("x1"), from: number("data-from"), until: number("data-until"),
       anchor: element.getAttribute("text-anchor"), start: element.tagName === "path" ? parseFloat(element.getAttribute("d").slice(1)) + 4 : 0,
     });
   }
@@ -40,10 +40,17 @@
       e.element.setAttribute("x2", x);
     },
     text(e) {
-      let x = moved(e.x);
-      if (e.until && x < left + 4 && moved(e.until) > left + 60) x = left + 4;
-      show(e.element, x >= left - 1 && x <= right && (e.anchor === "end" || !e.until || view === whole || x < right - 20));
+      if (e.until) { // names something that lasts: stays in sight as long as that does
+        const x = Math.max(moved(e.from) + e.x - e.from, left + 4);
+        e.element.setAttribute("x", x);
+        show(e.element, x < right - 20 && (moved(e.until) > x + 20 || moved(e.from) > left));
+        return;
+      }
+      const x = moved(e.x);
       e.element.setAttribute("x", x);
+      show(e.element, x >= left - 1 && x <= right + 1);
+      const beyond = x + e.element.getComputedTextLength() > right + 12;
+      e.element.setAttribute("text-anchor", beyond ? "end" : e.anchor === "end" && x < left + 200 ? "start" : e.anchor);
     },
     path(e) {
       e.element.setAttribute("transform", "translate(" + (moved(e.start) - e.start) + ")");
