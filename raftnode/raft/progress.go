@@ -31,10 +31,12 @@ type progress struct {
 	next  uint64 // the first index to send
 	// paused: nothing is sent until an answer comes. A heartbeat's answer will do, for the
 	// one to the message itself may be lost.
-	paused     bool
-	inflight   inflight
-	active     bool   // heard of since the quorum was last checked
-	sentCommit uint64 // the highest commit index that it was told
+	paused   bool
+	inflight inflight
+	active   bool // heard of since the quorum was last checked
+	// sentCommit is the highest commit index that it was told, be the message lost or not:
+	// what is sent again tells it again, and heartbeats do.
+	sentCommit uint64
 	readRound  uint64 // the newest read round that it has answered
 }
 
@@ -55,7 +57,6 @@ func (f *inflight) free(upTo uint64) {
 func (p *progress) become(state ProgressState) {
 	p.state, p.next, p.paused = state, p.match+1, false
 	p.inflight.ends = nil
-	p.sentCommit = min(p.sentCommit, p.match)
 }
 
 // sent notes that a message with so many entries left.
@@ -104,7 +105,6 @@ func (p *progress) refuse(rejected, hint uint64) bool {
 		return false // not the answer to the one probe that is on its way
 	}
 	p.next = max(min(rejected, hint+1), p.match+1)
-	p.sentCommit = min(p.sentCommit, p.next-1)
 	p.paused = false
 	return true
 }

@@ -193,6 +193,29 @@ func TestALeaderForgetsWhoItHeardFromAtEachCheck(t *testing.T) {
 	l.expectState(Follower, 1, None)
 }
 
+func TestARefusalThatIsOutOfDateChangesNothing(t *testing.T) {
+	for _, test := range []struct {
+		name                 string
+		p                    progress
+		rejected, hint, next uint64
+		news                 bool
+	}{
+		{"the probe on its way", progress{match: 2, next: 9}, 8, 5, 6, true},
+		{"an earlier probe", progress{match: 2, next: 9}, 6, 5, 9, false},
+		{"a probe, with a hint below what matches", progress{match: 2, next: 9}, 8, 0, 3, true},
+		{"a stream that has a gap", progress{state: StateReplicate, match: 2, next: 9}, 6, 5, 3, true},
+		{"a stream that matched there since", progress{state: StateReplicate, match: 2, next: 9}, 2, 1, 9, false},
+	} {
+		p := test.p
+		if news := p.refuse(test.rejected, test.hint); news != test.news || p.next != test.next {
+			t.Errorf("%s: refusing %d makes next %d (news: %v), not %d", test.name, test.rejected, p.next, news, test.next)
+		}
+		if test.news && p.state != StateProbe || !test.news && p.state != test.p.state {
+			t.Errorf("%s: now in %v", test.name, p.state)
+		}
+	}
+}
+
 // Two logs as leaders of the past may have left them: terms never fall, and where two logs
 // have an entry of the same index and term they are equal up to there.
 func drawLogs(t *rapid.T) (leader, follower []uint64) {

@@ -10,6 +10,7 @@ import (
 // sabotage breaks one thing on purpose that Raft, or the core's contract with its owner,
 // rests on. A simulation that does not notice proves nothing.
 type sabotage struct {
+	world   func(*world)                    // before the world's nodes start
 	restart func(*member)                   // before a node starts
 	ready   func(*world, *member, *Ready)   // before a Ready is carried out
 	receive func(*world, *member, *Message) // before a message is stepped
@@ -24,7 +25,7 @@ var sabotages = map[string]struct {
 			w.send(rd.AfterPersist...)
 			rd.AfterPersist = nil
 		},
-	}, []string{"durability", "one vote", "election safety", "leader completeness"}},
+	}, []string{"durability", "terms", "one vote", "election safety", "leader completeness"}},
 
 	"only requests for votes do not wait for the disk": {sabotage{
 		ready: func(w *world, _ *member, rd *Ready) {
@@ -60,7 +61,7 @@ var sabotages = map[string]struct {
 				rd.Write = 0
 			}
 		},
-	}, []string{"durability", "one vote", "commit safety", "does not start"}},
+	}, []string{"durability", "terms", "one vote", "commit safety", "does not start"}},
 
 	"reads are answered without a quorum": {sabotage{
 		ready: func(w *world, m *member, rd *Ready) {
@@ -76,6 +77,10 @@ var sabotages = map[string]struct {
 	}, []string{"stale read"}},
 
 	"late answers to heartbeats confirm newer reads": {sabotage{
+		// It takes a leader that does not know yet that it is deposed.
+		world: func(w *world) {
+			w.config.CheckQuorum, w.pace, w.kinds = false, 2, []int{aroundTheLeader, none}
+		},
 		receive: func(_ *world, to *member, m *Message) {
 			if m.Type == MsgHeartbeatResp && len(m.Context) > 0 {
 				m.Context = binary.BigEndian.AppendUint64(nil, to.node.raft.reads.last)

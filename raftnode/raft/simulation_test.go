@@ -25,6 +25,7 @@ type world struct {
 	loss    int                // percent of messages
 	pace    int                // messages delivered in one event
 	config  Config
+	kinds   []int // of partitions
 
 	sabotage   sabotage
 	transcript *bytes.Buffer // nil: not kept
@@ -71,6 +72,10 @@ func newWorld(seed uint64, size int, s sabotage) *world {
 		MaxSizePerMsg: pick(0, 80, 1<<20), MaxInflightMsgs: int(pick(1, 2, 8)),
 		MaxUncommittedEntriesSize: pick(0, 40), MaxCommittedSizePerReady: pick(0, 1, 100),
 		PreVote: w.random.IntN(2) == 0, CheckQuorum: w.random.IntN(2) == 0,
+	}
+	w.kinds = []int{aroundOne, halves, oneWay, hereAndThere, aroundTheLeader, none, none}
+	if s.world != nil {
+		s.world(w)
 	}
 	for id := uint64(1); id <= uint64(size); id++ {
 		w.voters = append(w.voters, id)
@@ -306,33 +311,43 @@ func (w *world) deliver(i int, faults bool) {
 	}
 }
 
-// partition cuts links: around one node, between two halves, in one direction, here and
-// there, or none.
+// Kinds of partitions.
+const (
+	none = iota
+	aroundOne
+	halves
+	oneWay
+	hereAndThere
+	// aroundTheLeader: what is on its way to the leader arrives only when there may be another
+	// one.
+	aroundTheLeader
+)
+
+// partition cuts other links than before.
 func (w *world) partition() {
 	if w.hold > 0 {
 		return
 	}
 	clear(w.cut)
 	clear(w.late)
-	kind := w.random.IntN(7)
+	kind := w.kinds[w.random.IntN(len(w.kinds))]
 	lone := w.voters[w.random.IntN(len(w.voters))]
-	if leader := w.leader(); kind == 4 && leader != nil {
-		// What is on its way to a leader that is cut off arrives when there may be another one.
-		lone, w.hold = leader.id, 15*w.config.ElectionTick*len(w.voters)
+	if leader := w.leader(); kind == aroundTheLeader && leader != nil {
+		lone, w.hold = leader.id, 40*w.config.ElectionTick*len(w.voters)
 	}
 	for _, a := range w.voters {
 		for _, b := range w.voters {
 			link := [2]uint64{a, b}
 			switch kind {
-			case 0:
+			case aroundOne:
 				w.cut[link] = a == lone || b == lone
-			case 1:
+			case halves:
 				w.cut[link] = a <= lone && b > lone || b <= lone && a > lone
-			case 2:
+			case oneWay:
 				w.cut[link] = a == lone
-			case 3:
+			case hereAndThere:
 				w.cut[link] = w.random.IntN(4) == 0
-			case 4:
+			case aroundTheLeader:
 				w.cut[link], w.late[link] = a == lone || b == lone, b == lone
 			}
 		}
@@ -376,9 +391,7 @@ func (w *world) event() {
 			w.start(m)
 		}
 	}
-	if len(w.network) > 400 {
-		w.network = w.network[100:]
-	}
+	w.network = w.network[:min(len(w.network), networkMost)]
 }
 
 // storm lets events happen until something is wrong.
@@ -503,10 +516,13 @@ func (w *world) live(events int) string {
 	return ""
 }
 
+// networkMost is how many messages the network holds; more are lost.
+const networkMost = 300
+
 const simulatedEvents = 8000
 
 func TestRaftKeepsItsPromisesInRandomWorlds(t *testing.T) {
-	worlds := uint64(120)
+	worlds := uint64(80)
 	if testing.Short() {
 		worlds = 20
 	}

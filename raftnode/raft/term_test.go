@@ -257,6 +257,23 @@ func TestANodeCampaignsWhenItsPatienceEnds(t *testing.T) {
 	l.expectState(Candidate, 1, None)
 }
 
+func TestAFollowerThatHearsFromItsLeaderDoesNotCampaign(t *testing.T) {
+	for _, m := range []Message{
+		{Type: MsgHeartbeat},
+		{Type: MsgApp},
+		{Type: MsgApp, Index: 7, LogTerm: 1}, // refused, but a sign of life
+	} {
+		l := single(t, nil, HardState{Term: 1})
+		m.From, m.To, m.Term = 2, 1, 1
+		l.answers(m)
+		for range 5 {
+			l.tick(1, 9)
+			l.answers(m)
+		}
+		l.expectState(Follower, 1, 2)
+	}
+}
+
 func TestMessagesThatNoCorrectNodeSendsAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		m    Message
