@@ -293,8 +293,8 @@ func TestAProgramThatDoesNotLeaveIsKilledWithItsGroupAndClosingReturns(t *testin
 	}
 	defer func() { _ = syscall.Kill(pids[0], syscall.SIGKILL) }() // ours, and no longer in the group
 	began := time.Now()
-	err := c.Close(t.Context()) // closes what nobody closed
-	if took := time.Since(began); took > leaveLimit+2*killLimit {
+	err := c.Close(t.Context())                                                // closes what nobody closed
+	if took := time.Since(began); took > leaveLimit+killLimit+10*time.Second { // a busy machine adds to it
 		t.Errorf("closing took %s", took)
 	}
 	if err == nil || !strings.Contains(err.Error(), "did not leave") || !strings.Contains(err.Error(), "stubborn") {

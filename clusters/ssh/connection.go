@@ -20,7 +20,7 @@ const (
 	dialLimit      = 5 * time.Second // for the connection and the handshake together
 	dialAgain      = 50 * time.Millisecond
 	keepaliveEvery = time.Second
-	keepaliveLimit = 5 * time.Second // without an answer to a keepalive a connection is dead
+	keepaliveLimit = 5 * time.Second // of silence, with a keepalive not answered: the connection is dead
 )
 
 // readKnownHosts reads a file in OpenSSH's format (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
@@ -106,7 +106,7 @@ func (m Machine) checkKey(hostname string, remote net.Addr, got ssh.PublicKey) e
 
 // dialPatiently tries until the machine's sshd answers, it shows a wrong key, or patience
 // or ctx ends.
-func dialPatiently(ctx context.Context, m Machine, key ssh.Signer, patience time.Duration) (*goph.Client, error) {
+func dialPatiently(ctx context.Context, m Machine, key ssh.Signer, patience time.Duration) (*connection, error) {
 	deadline := time.Now().Add(patience)
 	for {
 		client, err := dial(ctx, m, key)
@@ -126,14 +126,14 @@ func dialPatiently(ctx context.Context, m Machine, key ssh.Signer, patience time
 
 // dial bounds the connection and the handshake: a frozen host accepts the one and never
 // begins the other.
-func dial(ctx context.Context, m Machine, key ssh.Signer) (*goph.Client, error) {
+func dial(ctx context.Context, m Machine, key ssh.Signer) (*connection, error) {
 	limited, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(limited, "tcp", m.endpoint())
+	plain, err := (&net.Dialer{}).DialContext(limited, "tcp", m.endpoint())
 	if err != nil {
 		return nil, err
 	}
-	conn = &listened{Conn: conn, heard: m.heard}
+	conn := &listened{Conn: plain, began: time.Now()}
 	stop := context.AfterFunc(limited, func() { _ = conn.SetDeadline(time.Now()) }) // wakes the handshake
 	auth := goph.Auth{ssh.PublicKeys(key)}
 	inner, channels, requests, err := ssh.NewClientConn(conn, m.endpoint(), &ssh.ClientConfig{
@@ -151,47 +151,32 @@ func dial(ctx context.Context, m Machine, key ssh.Signer) (*goph.Client, error) 
 		return nil, err
 	}
 	config := &goph.Config{User: m.User, Addr: m.Address, Port: m.Port, Auth: auth, Timeout: dialLimit, Callback: m.checkKey}
-	return &goph.Client{Client: ssh.NewClient(inner, channels, requests), Config: config}, nil
+	return &connection{Client: &goph.Client{Client: ssh.NewClient(inner, channels, requests), Config: config}, listened: conn}, nil
 }
 
-// listened is a connection that notes when something came from the host.
+// connection is a client that knows for how long its host has been silent.
+type connection struct {
+	*goph.Client
+	listened *listened
+}
+
+// listened is a network connection that notes when something came from the host.
 type listened struct {
 	net.Conn
-	heard *atomic.Int64 // Unix nanoseconds; nil: nobody wants to know
+	began time.Time    // the machine's clock may be set meanwhile: only differences count
+	heard atomic.Int64 // nanoseconds after that
 }
 
 func (l *listened) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
-	if n > 0 && l.heard != nil {
-		l.heard.Store(time.Now().UnixNano())
+	if n > 0 {
+		l.heard.Store(int64(time.Since(l.began)))
 	}
 	return n, err
 }
 
-// silent reports whether the host has said nothing for a while. The answer to a keepalive
-// may wait behind a file that is being copied; a host that acknowledges what it gets is
-// not frozen.
-func (h *host) silent() bool {
-	return time.Since(time.Unix(0, h.heard.Load())) >= keepaliveLimit
-}
-
-// pong is the answer to a keepalive, or why none came.
-type pong struct{ err error }
-
-// await waits for the answer to a keepalive as long as the host says anything at all.
-func (h *host) await(answered <-chan pong) (silent bool, err error) {
-	for {
-		select {
-		case <-h.quit:
-			return false, (<-answered).err // whoever closed quit has closed the connection
-		case got := <-answered:
-			return false, got.err
-		case <-time.After(keepaliveLimit):
-			if h.silent() {
-				return true, nil
-			}
-		}
-	}
+func (l *listened) silence() time.Duration {
+	return time.Since(l.began) - time.Duration(l.heard.Load())
 }
 
 // keepalive closes a connection that no longer answers, so that whoever waits on it gets
@@ -205,22 +190,37 @@ func (h *host) keepalive() {
 			return
 		case <-ticker.C:
 		}
-		answered := make(chan pong, 1)
-		go func() { answered <- pong{h.ping()} }() // waited for below, or ends with the connection
-		silent, err := h.await(answered)
-		if err != nil {
-			return
-		}
-		if silent {
-			h.mu.Lock()
-			h.lost = fmt.Errorf("the host was silent for %s, so its connection was closed", keepaliveLimit)
-			h.mu.Unlock()
-			_ = h.client.Client.Close() // there is nobody to tell
-			<-answered
+		if !h.checkAlive() {
 			return
 		}
 	}
 }
+
+// checkAlive makes one round trip and reports whether the connection lives. The answer may
+// wait behind a file that is being copied: a host that says anything at all is not frozen.
+func (h *host) checkAlive() bool {
+	answered := make(chan pong, 1)
+	go func() { answered <- pong{h.ping()} }() // waited for here, or ends with the connection
+	for wait := keepaliveLimit; wait > 0; wait = keepaliveLimit - h.client.listened.silence() {
+		select {
+		case <-h.quit:
+			<-answered // whoever closed quit closes the connection
+			return false
+		case got := <-answered:
+			return got.err == nil
+		case <-time.After(wait):
+		}
+	}
+	h.mu.Lock()
+	h.lost = fmt.Errorf("the host was silent for %s, so its connection was closed", keepaliveLimit)
+	h.mu.Unlock()
+	_ = h.client.Close() // there is nobody to tell
+	<-answered
+	return false
+}
+
+// pong is the answer to a keepalive, or why none came.
+type pong struct{ err error }
 
 // ping makes one round trip.
 func (h *host) ping() error {

@@ -11,10 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/melbahja/goph"
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 )
@@ -30,12 +28,11 @@ type host struct {
 	machine Machine
 	dir     string
 	ip      string
-	client  *goph.Client // nil until connected
+	client  *connection // nil until connected
 	files   *sftp.Client
 	made    bool          // we made dir
 	quit    chan struct{} // closed when the keepalive is to end
 	gone    chan struct{} // closed when the connection has ended
-	heard   atomic.Int64  // when something came from the host, in Unix nanoseconds
 
 	mu       sync.Mutex
 	closed   bool
@@ -52,7 +49,6 @@ func newHost(machine Machine, dir string) *host {
 // connect connects and makes the run's directory. After an error the host is to be
 // disconnected all the same.
 func (h *host) connect(ctx context.Context, key ssh.Signer, patience time.Duration) error {
-	h.machine.heard = &h.heard
 	client, err := dialPatiently(ctx, h.machine, key, patience)
 	if err != nil {
 		return fmt.Errorf("connect to %s (%s): %w", h.machine.Node, h.machine.endpoint(), err)
@@ -191,7 +187,7 @@ func (h *host) disconnect() error {
 	h.closed = true
 	h.mu.Unlock()
 	close(h.quit)
-	err := h.client.Client.Close()
+	err := h.client.Close()
 	if h.files != nil {
 		_ = h.files.Close() // the connection's end is what counts
 	}

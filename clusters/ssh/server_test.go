@@ -7,16 +7,20 @@ import (
 	"crypto/rsa"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
@@ -25,6 +29,14 @@ import (
 	"capsize/clusters"
 )
 
+// TestMain lets all parallel tests run at once: they wait for limits, not for processors.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // server speaks SSH on loopback as sshd does, with this machine's shell and files behind
 // it, and can freeze as a paused machine does: the kernel goes on to accept connections
 // and bytes, and nobody answers.
@@ -32,10 +44,12 @@ type server struct {
 	config   *ssh.ServerConfig
 	listener net.Listener
 	work     sync.WaitGroup
+	dribble  atomic.Bool // it answers slowly, a byte at a time
 
-	mu     sync.Mutex
-	thawed chan struct{} // closed while it is not frozen
-	conns  []net.Conn
+	mu       sync.Mutex
+	thawed   chan struct{} // closed while it is not frozen
+	conns    []net.Conn
+	programs []*exec.Cmd
 }
 
 func newSigner(t testing.TB, algorithm string) (signer ssh.Signer, private any) {
@@ -98,6 +112,9 @@ func (s *server) close() {
 	_ = s.listener.Close()
 	s.drop()
 	s.mu.Lock()
+	for _, program := range s.programs { // as in sshd, they outlive their session
+		_ = syscall.Kill(-program.Process.Pid, syscall.SIGKILL)
+	}
 	select {
 	case <-s.thawed:
 	default:
@@ -134,7 +151,15 @@ func (c freezing) Read(b []byte) (int, error) {
 
 func (c freezing) Write(b []byte) (int, error) {
 	c.pass()
-	return c.Conn.Write(b)
+	sent := 0
+	for ; c.server.dribble.Load() && sent < len(b); sent++ {
+		if _, err := c.Conn.Write(b[sent : sent+1]); err != nil {
+			return sent, err
+		}
+		time.Sleep(keepaliveLimit / 20) // an answer has some 40 bytes
+	}
+	n, err := c.Conn.Write(b[sent:])
+	return sent + n, err
 }
 
 func (c freezing) pass() {
@@ -180,8 +205,9 @@ func (s *server) session(channel ssh.Channel, requests <-chan *ssh.Request) {
 			program.Stdout, program.Stderr = channel, channel.Stderr()
 			in, err := program.StdinPipe()
 			if ok = err == nil && program.Start() == nil; ok {
+				s.note(program)
 				s.work.Go(func() { _, _ = io.Copy(in, channel); _ = in.Close() })
-				s.work.Go(func() { finish(program, channel) })
+				s.work.Go(func() { s.finish(program, channel) })
 			}
 		default:
 			ok = false
@@ -190,13 +216,23 @@ func (s *server) session(channel ssh.Channel, requests <-chan *ssh.Request) {
 			_ = request.Reply(ok, nil)
 		}
 	}
-	if program != nil && program.Process != nil {
-		_ = syscall.Kill(-program.Process.Pid, syscall.SIGKILL) // the connection broke
-	}
 }
 
-func finish(program *exec.Cmd, channel ssh.Channel) {
+func (s *server) note(program *exec.Cmd) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.programs = append(s.programs, program)
+}
+
+func (s *server) forget(program *exec.Cmd) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.programs = slices.DeleteFunc(s.programs, func(p *exec.Cmd) bool { return p == program })
+}
+
+func (s *server) finish(program *exec.Cmd, channel ssh.Channel) {
 	_ = program.Wait()
+	s.forget(program)
 	status := struct{ Status uint32 }{uint32(max(0, program.ProcessState.ExitCode()))}
 	_, _ = channel.SendRequest("exit-status", false, ssh.Marshal(status))
 	_ = channel.Close()

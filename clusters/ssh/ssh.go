@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -98,8 +97,6 @@ type Machine struct {
 	// KeyAlgorithms are those of the keys that HostKey knows; empty means all. Without
 	// them a host with keys of several kinds may show one that is not known.
 	KeyAlgorithms []string
-
-	heard *atomic.Int64 // when something came from it; nil: nobody wants to know
 }
 
 // ConnectOptions say how to reach machines.
