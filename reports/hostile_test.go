@@ -85,6 +85,9 @@ func TestNothingThatARunSaysBecomesMarkup(t *testing.T) {
 	if strings.Contains(page, "onerror=alert(2)>") {
 		t.Error("an attribute of the run's got into the page")
 	}
+	if strings.Contains(page, "\u202e") {
+		t.Error("the run turns the direction of the page's text")
+	}
 }
 
 func TestAMarkedUpNameIsSeenByTheTestAbove(t *testing.T) {

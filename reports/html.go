@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"embed"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"capsize/checkers"
@@ -96,7 +98,21 @@ func WriteHTML(w io.Writer, r *Run) error {
 	if more := len(data.Faults) - faultsListed; more > 0 {
 		data.Faults, data.FaultsCut = data.Faults[:faultsListed], more
 	}
-	return page.Execute(w, &data)
+	var b bytes.Buffer
+	if err := page.Execute(&b, data); err != nil {
+		return err
+	}
+	_, err := w.Write(bytes.Map(upright, b.Bytes()))
+	return err
+}
+
+// upright keeps a character from turning the direction of the text around it, by which a
+// name could make its neighbours read as something else. The page itself has none such.
+func upright(r rune) rune {
+	if unicode.Is(unicode.Bidi_Control, r) {
+		return utf8.RuneError
+	}
+	return r
 }
 
 // policy forbids the page everything but its own style and script and the pictures beside

@@ -24,15 +24,15 @@ type mark struct {
 type markKind uint8
 
 const (
-	markOK markKind = iota
-	markFail
+	markFail markKind = iota // below ok: a failed compare-and-swap is nothing out of the ordinary
+	markOK
 	markInfo
 	markGuilty
 	markKinds
 )
 
 // markClasses are the kinds' names in style sheet and script.
-var markClasses = [markKinds]string{"ok", "fail", "info", "guilty"}
+var markClasses = [markKinds]string{"fail", "ok", "info", "guilty"}
 
 func kindOf(t histories.Type) markKind {
 	switch t {
@@ -48,10 +48,10 @@ func kindOf(t histories.Type) markKind {
 // outline draws the sign of a kind around its middle. The script draws the same ones.
 func (k markKind) outline(b *strings.Builder, x, y px) {
 	switch k {
+	case markFail: // a square
+		fmt.Fprintf(b, "M%s %sh4v4h-4z", x-2, y-2)
 	case markOK: // a dot: a line of no length with round ends
 		fmt.Fprintf(b, "M%s %sh0", x, y)
-	case markFail: // a square
-		fmt.Fprintf(b, "M%s %sh5v5h-5z", x-2.5, y-2.5)
 	case markInfo: // a cross
 		fmt.Fprintf(b, "M%s %sl6 6m0-6l-6 6", x-3, y-3)
 	default: // a diamond

@@ -77,7 +77,7 @@ func TestAFewOperationsAreAllDrawnAndManyAreThinned(t *testing.T) {
 	if few.Cell != 0 || few.Drawn != few.Total {
 		t.Errorf("%d marks for %d operations, cells of %s", few.Drawn, few.Total, few.Cell)
 	}
-	r := invalidRun(100_000)
+	r := invalidRun(30_000)
 	many := drawTimeline(r, histories.Operations(r.History), nil)
 	if many.Cell == 0 || many.Drawn > marksMost+4 || many.GuiltyUnmatched != 0 || !many.HasGuilty {
 		t.Errorf("%d marks for %d operations, cells of %s, %d guilty ones lost", many.Drawn, many.Total, many.Cell, many.GuiltyUnmatched)
@@ -169,7 +169,8 @@ func TestOfStaysThatShareAPixelTheMostTellingIsDrawn(t *testing.T) {
 	}
 	follower := histories.Status{Up: true, Role: "follower", Leader: "n2", Term: 1}
 	note(0, follower)
-	for i := range 100 { // half a second of leadership each ten
+	for i := range 100 { // half a second as a candidate and another as leader, each ten seconds
+		note(time.Minute+time.Duration(i)*10*time.Second-500*time.Millisecond, histories.Status{Up: true, Role: "candidate", Term: uint64(i)})
 		note(time.Minute+time.Duration(i)*10*time.Second, histories.Status{Up: true, Role: "leader", Leader: "n1", Term: uint64(i)})
 		note(time.Minute+time.Duration(i)*10*time.Second+500*time.Millisecond, follower)
 	}

@@ -381,6 +381,25 @@ func TestNoCallHangsOnAHostThatFreezes(t *testing.T) {
 	all.Wait()
 }
 
+// Nothing is to be done on the host, so nothing waits for it.
+func TestAFrozenHostThatIsToBeKeptIsLeftAtOnce(t *testing.T) {
+	t.Parallel()
+	s, o := newServer(t)
+	o.Keep = true
+	c := connect(t, o)
+	s.freeze()
+	closed := make(chan error, 1)
+	go func() { closed <- c.Close(context.Background()) }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(slack):
+		t.Fatal("closing hangs")
+	}
+}
+
 func writeMuch(_ *Cluster, s io.ReadWriteCloser) error {
 	for {
 		if _, err := s.Write(make([]byte, 1<<20)); err != nil {
