@@ -21,7 +21,7 @@ func program(ctx context.Context, name, asked string) (string, error) {
 	if beside, ok := besideChecker(name); ok {
 		return beside, nil
 	}
-	root, err := sourceRoot()
+	root, err := SourceRoot()
 	if err != nil {
 		return "", fmt.Errorf("find the program %s: %w; build it beside the checker (go build -o bin/ ./cmd/...) or name it with --%s-binary", name, err, flagOf(name))
 	}
@@ -80,9 +80,7 @@ func besideChecker(name string) (string, bool) {
 
 // SourceRoot returns the directory of Capsize's own source: the module that the working
 // directory lies in, else the tree that this program was built from.
-func SourceRoot() (string, error) { return sourceRoot() }
-
-func sourceRoot() (string, error) {
+func SourceRoot() (string, error) {
 	if dir, err := os.Getwd(); err == nil {
 		for ; ; dir = filepath.Dir(dir) {
 			if isSource(dir) {

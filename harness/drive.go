@@ -116,18 +116,7 @@ func (d *driver) perform(ctx context.Context, client systems.KV, node string, pr
 func (d *driver) freshProcess() int { return int(d.processes.Add(1) - 1) }
 
 func operation(invoke, done histories.Event) histories.Operation {
-	op := histories.Operation{
-		Process: invoke.Process, F: invoke.F, Key: invoke.Key, Node: invoke.Node, Input: invoke.Value,
-		Type: done.Type, Call: invoke.Time, Return: done.Time, Error: done.Error,
-		Attempts: done.Attempts, Final: invoke.Final, Invoked: invoke.Index, Returned: done.Index,
-	}
-	switch done.Type {
-	case histories.OK:
-		op.Output = done.Value
-	case histories.Info:
-		op.Return = histories.Forever
-	}
-	return op
+	return histories.Operations([]histories.Event{invoke, done})[0]
 }
 
 func (t *tally) count(outcome histories.Type) {
