@@ -2,22 +2,29 @@ package raft
 
 import "fmt"
 
-// checkMessage refuses what must not come from the network: whatever it holds, a message
-// that passes cannot make a node break its own data.
+// checkMessage refuses what must not come from outside: whatever it holds, a message that
+// passes cannot make a node break its own data. Requests may come from nodes that this one
+// does not know: it may lack the entry by which they joined, or not be in the
+// configuration itself yet.
 func (r *raft) checkMessage(m Message) error {
-	switch m.Type {
-	case MsgHup, MsgBeat, MsgUnreachable, MsgSnapStatus, MsgCheckQuorum:
-		return fmt.Errorf("%w: %v from node %d", ErrStepLocalMessage, m.Type, m.From)
-	case MsgProp, MsgReadIndex, MsgReadIndexResp, MsgApp, MsgAppResp, MsgVote, MsgVoteResp,
-		MsgPreVote, MsgPreVoteResp, MsgHeartbeat, MsgHeartbeatResp:
-	default:
+	fromThread := m.From == LocalAppendThread || m.From == LocalApplyThread
+	switch {
+	case m.Type < 0 || int(m.Type) >= len(messageTypeNames):
 		return fmt.Errorf("%w: %v from node %d", ErrUnsupported, m.Type, m.From)
-	}
-	if m.To != r.config.ID {
+	case m.Type == MsgStorageAppend || m.Type == MsgStorageApply,
+		m.Type.isLocal() && !fromThread, fromThread && !m.Type.isLocal():
+		return fmt.Errorf("%w: %v from node %d", ErrStepLocalMsg, m.Type, m.From)
+	case m.To != r.config.ID:
 		return fmt.Errorf("%w: %v from node %d to node %d, this is node %d", ErrMisdirected, m.Type, m.From, m.To, r.config.ID)
-	}
-	if m.From == r.config.ID || !r.voters.Contains(m.From) {
-		return fmt.Errorf("%w: %v from node %d", ErrUnknownPeer, m.Type, m.From)
+	case fromThread:
+		return nil
+	case m.From == None:
+		return fmt.Errorf("%w: %v from no node", ErrMalformed, m.Type)
+	case m.Type.isResponse() && r.progress.of(m.From) == nil:
+		return fmt.Errorf("%w: %v from node %d", ErrStepPeerNotFound, m.Type, m.From)
+	case m.From == r.config.ID && m.Type != MsgAppResp && m.Type != MsgVoteResp && m.Type != MsgPreVoteResp &&
+		m.Type != MsgTransferLeader: // its From is who is to lead
+		return fmt.Errorf("%w: %v from this node itself", ErrMalformed, m.Type)
 	}
 	if flaw := flaw(m); flaw != "" {
 		return fmt.Errorf("%w: %v from node %d: %s", ErrMalformed, m.Type, m.From, flaw)
@@ -28,10 +35,11 @@ func (r *raft) checkMessage(m Message) error {
 // flaw returns what is wrong with a message in itself; "" if nothing is.
 func flaw(m Message) string {
 	requested := m.Type == MsgProp || m.Type == MsgReadIndex // passed on, in no term
+	either := m.Type == MsgTransferLeader || m.Type == MsgForgetLeader
 	switch {
 	case requested && m.Term != 0:
 		return fmt.Sprintf("it has term %d, but belongs to none", m.Term)
-	case !requested && m.Term == 0:
+	case !requested && !either && m.Term == 0:
 		return "it has no term"
 	case m.Term == ^uint64(0):
 		return "no term could follow its term"
@@ -39,6 +47,8 @@ func flaw(m Message) string {
 	switch m.Type {
 	case MsgApp:
 		return appendFlaw(m)
+	case MsgSnap:
+		return snapshotFlaw(m)
 	case MsgProp:
 		if len(m.Entries) == 0 {
 			return "it proposes nothing"
@@ -69,6 +79,18 @@ func appendFlaw(m Message) string {
 			return fmt.Sprintf("entry %d of term %d follows term %d in a log of term %d", e.Index, e.Term, term, m.Term)
 		}
 		term = e.Term
+	}
+	return ""
+}
+
+func snapshotFlaw(m Message) string {
+	switch {
+	case m.Snapshot == nil || m.Snapshot.Metadata.Index == 0:
+		return "it has no snapshot"
+	case m.Snapshot.Metadata.Index == ^uint64(0):
+		return "no entry could follow its snapshot"
+	case m.Snapshot.Metadata.Term == 0 || m.Snapshot.Metadata.Term > m.Term:
+		return fmt.Sprintf("its snapshot ends in term %d, but it is of term %d", m.Snapshot.Metadata.Term, m.Term)
 	}
 	return ""
 }

@@ -1,12 +1,6 @@
 package raft
 
-import (
-	"bytes"
-	"fmt"
-	"math"
-
-	"google.golang.org/protobuf/encoding/protowire"
-)
+import "google.golang.org/protobuf/encoding/protowire"
 
 // Messages and entries on the wire are Protocol Buffers with the field numbers of
 // etcd-raft's raftpb. Fields that are zero or empty are left out.
@@ -25,9 +19,37 @@ const (
 	fieldIndex      protowire.Number = 6
 	fieldEntries    protowire.Number = 7
 	fieldCommit     protowire.Number = 8
+	fieldSnapshot   protowire.Number = 9
 	fieldReject     protowire.Number = 10
 	fieldRejectHint protowire.Number = 11
 	fieldContext    protowire.Number = 12
+	fieldVote       protowire.Number = 13
+	fieldResponses  protowire.Number = 14
+
+	fieldSnapshotData     protowire.Number = 1
+	fieldSnapshotMetadata protowire.Number = 2
+
+	fieldMetadataConfState protowire.Number = 1
+	fieldMetadataIndex     protowire.Number = 2
+	fieldMetadataTerm      protowire.Number = 3
+
+	fieldConfVoters         protowire.Number = 1
+	fieldConfLearners       protowire.Number = 2
+	fieldConfVotersOutgoing protowire.Number = 3
+	fieldConfLearnersNext   protowire.Number = 4
+	fieldConfAutoLeave      protowire.Number = 5
+
+	fieldChangeID      protowire.Number = 1
+	fieldChangeType    protowire.Number = 2
+	fieldChangeNodeID  protowire.Number = 3
+	fieldChangeContext protowire.Number = 4
+
+	fieldChangeV2Transition protowire.Number = 1
+	fieldChangeV2Changes    protowire.Number = 2
+	fieldChangeV2Context    protowire.Number = 3
+
+	fieldSingleType   protowire.Number = 1
+	fieldSingleNodeID protowire.Number = 2
 )
 
 // EncodeEntry appends the entry's wire form to b.
@@ -49,13 +71,57 @@ func EncodeMessage(b []byte, m Message) []byte {
 	var scratch []byte
 	for _, e := range m.Entries {
 		scratch = EncodeEntry(scratch[:0], e)
-		b = protowire.AppendTag(b, fieldEntries, protowire.BytesType)
-		b = protowire.AppendBytes(b, scratch) // an empty entry is an entry
+		b = appendMessage(b, fieldEntries, scratch)
 	}
 	b = appendNumber(b, fieldCommit, m.Commit)
+	if m.Snapshot != nil {
+		b = appendMessage(b, fieldSnapshot, EncodeSnapshot(nil, m.Snapshot))
+	}
 	b = appendNumber(b, fieldReject, protowire.EncodeBool(m.Reject))
 	b = appendNumber(b, fieldRejectHint, m.RejectHint)
-	return appendBytes(b, fieldContext, m.Context)
+	b = appendBytes(b, fieldContext, m.Context)
+	b = appendNumber(b, fieldVote, m.Vote)
+	for _, response := range m.Responses {
+		b = appendMessage(b, fieldResponses, EncodeMessage(nil, response))
+	}
+	return b
+}
+
+// EncodeSnapshot appends the snapshot's wire form to b.
+func EncodeSnapshot(b []byte, s *Snapshot) []byte {
+	b = appendBytes(b, fieldSnapshotData, s.Data)
+	meta := appendMessage(nil, fieldMetadataConfState, EncodeConfState(nil, s.Metadata.ConfState))
+	meta = appendNumber(meta, fieldMetadataIndex, s.Metadata.Index)
+	meta = appendNumber(meta, fieldMetadataTerm, s.Metadata.Term)
+	return appendMessage(b, fieldSnapshotMetadata, meta)
+}
+
+// EncodeConfState appends the configuration's wire form to b.
+func EncodeConfState(b []byte, c ConfState) []byte {
+	b = appendNumbers(b, fieldConfVoters, c.Voters)
+	b = appendNumbers(b, fieldConfLearners, c.Learners)
+	b = appendNumbers(b, fieldConfVotersOutgoing, c.VotersOutgoing)
+	b = appendNumbers(b, fieldConfLearnersNext, c.LearnersNext)
+	return appendNumber(b, fieldConfAutoLeave, protowire.EncodeBool(c.AutoLeave))
+}
+
+// EncodeConfChange appends the change's wire form to b.
+func EncodeConfChange(b []byte, c ConfChange) []byte {
+	b = appendNumber(b, fieldChangeID, c.ID)
+	b = appendNumber(b, fieldChangeType, uint64(c.Type))
+	b = appendNumber(b, fieldChangeNodeID, c.NodeID)
+	return appendBytes(b, fieldChangeContext, c.Context)
+}
+
+// EncodeConfChangeV2 appends the change's wire form to b. That of a change that leaves a
+// joint configuration is empty.
+func EncodeConfChangeV2(b []byte, c ConfChangeV2) []byte {
+	b = appendNumber(b, fieldChangeV2Transition, uint64(c.Transition))
+	for _, change := range c.Changes {
+		single := appendNumber(nil, fieldSingleType, uint64(change.Type))
+		b = appendMessage(b, fieldChangeV2Changes, appendNumber(single, fieldSingleNodeID, change.NodeID))
+	}
+	return appendBytes(b, fieldChangeV2Context, c.Context)
 }
 
 func appendNumber(b []byte, field protowire.Number, v uint64) []byte {
@@ -65,157 +131,22 @@ func appendNumber(b []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
+// appendNumbers writes each number as a field of its own, as Protocol Buffers 2 does.
+func appendNumbers(b []byte, field protowire.Number, numbers []uint64) []byte {
+	for _, n := range numbers {
+		b = protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), n)
+	}
+	return b
+}
+
+// appendMessage writes a message within a message: an empty one is one, too.
+func appendMessage(b []byte, field protowire.Number, message []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), message)
+}
+
 func appendBytes(b []byte, field protowire.Number, v []byte) []byte {
 	if len(v) == 0 {
 		return b
 	}
 	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), v)
-}
-
-// DecodeEntry reads an entry. It keeps nothing of b. Fields that it does not know are
-// skipped.
-func DecodeEntry(b []byte) (Entry, error) {
-	var e Entry
-	err := eachField(b, func(f wireField) (err error) {
-		switch f.number {
-		case fieldEntryType:
-			var t int32
-			t, err = f.int32()
-			e.Type = EntryType(t)
-		case fieldEntryTerm:
-			e.Term, err = f.uint64()
-		case fieldEntryIndex:
-			e.Index, err = f.uint64()
-		case fieldEntryData:
-			e.Data, err = f.copied()
-		}
-		return err
-	})
-	if err != nil {
-		return Entry{}, fmt.Errorf("raft: decode entry: %w", err)
-	}
-	return e, nil
-}
-
-// DecodeMessage reads a message. It keeps nothing of b. Fields that it does not know are
-// skipped.
-func DecodeMessage(b []byte) (Message, error) {
-	var m Message
-	err := eachField(b, func(f wireField) (err error) {
-		switch f.number {
-		case fieldType:
-			var t int32
-			t, err = f.int32()
-			m.Type = MessageType(t)
-		case fieldTo:
-			m.To, err = f.uint64()
-		case fieldFrom:
-			m.From, err = f.uint64()
-		case fieldTerm:
-			m.Term, err = f.uint64()
-		case fieldLogTerm:
-			m.LogTerm, err = f.uint64()
-		case fieldIndex:
-			m.Index, err = f.uint64()
-		case fieldEntries:
-			err = decodeEntryInto(&m, f)
-		case fieldCommit:
-			m.Commit, err = f.uint64()
-		case fieldReject:
-			var v uint64
-			v, err = f.uint64()
-			m.Reject = protowire.DecodeBool(v)
-		case fieldRejectHint:
-			m.RejectHint, err = f.uint64()
-		case fieldContext:
-			m.Context, err = f.copied()
-		}
-		return err
-	})
-	if err != nil {
-		return Message{}, fmt.Errorf("raft: decode message: %w", err)
-	}
-	return m, nil
-}
-
-func decodeEntryInto(m *Message, f wireField) error {
-	data, err := f.bytes()
-	if err != nil {
-		return err
-	}
-	e, err := DecodeEntry(data)
-	if err != nil {
-		return err
-	}
-	m.Entries = append(m.Entries, e)
-	return nil
-}
-
-// wireField is one field as it stands on the wire.
-type wireField struct {
-	number protowire.Number
-	kind   protowire.Type
-	varint uint64
-	data   []byte
-}
-
-func (f wireField) uint64() (uint64, error) {
-	if f.kind != protowire.VarintType {
-		return 0, fmt.Errorf("field %d has wire type %d, not a number's", f.number, f.kind)
-	}
-	return f.varint, nil
-}
-
-// int32 reads the number of an enumeration. One that does not fit is refused: cut off, it
-// could become another constant's.
-func (f wireField) int32() (int32, error) {
-	v, err := f.uint64()
-	if err == nil && v > math.MaxInt32 {
-		err = fmt.Errorf("field %d is %d: no constant has that number", f.number, v)
-	}
-	return int32(v), err
-}
-
-func (f wireField) bytes() ([]byte, error) {
-	if f.kind != protowire.BytesType {
-		return nil, fmt.Errorf("field %d has wire type %d, not that of bytes", f.number, f.kind)
-	}
-	return f.data, nil
-}
-
-// copied returns the field's bytes as the caller's own: an entry outlives the buffer that
-// it came in. Empty bytes are nil, as in a field left out.
-func (f wireField) copied() ([]byte, error) {
-	data, err := f.bytes()
-	if len(data) == 0 {
-		return nil, err
-	}
-	return bytes.Clone(data), err
-}
-
-func eachField(b []byte, do func(wireField) error) error {
-	for at := 0; len(b) > 0; {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("tag at byte %d: %w", at, protowire.ParseError(n))
-		}
-		b, at = b[n:], at+n
-		f := wireField{number: number, kind: kind}
-		switch kind {
-		case protowire.VarintType:
-			f.varint, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			f.data, n = protowire.ConsumeBytes(b)
-		default:
-			n = protowire.ConsumeFieldValue(number, kind, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("field %d at byte %d: %w", number, at, protowire.ParseError(n))
-		}
-		b, at = b[n:], at+n
-		if err := do(f); err != nil {
-			return err
-		}
-	}
-	return nil
 }

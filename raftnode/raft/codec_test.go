@@ -87,7 +87,7 @@ func TestDecodingKeepsNothingOfTheBuffer(t *testing.T) {
 
 func TestUnknownFieldsAreSkipped(t *testing.T) {
 	b := EncodeMessage(nil, Message{Type: MsgVote, Term: 3})
-	b = protowire.AppendBytes(protowire.AppendTag(b, 9, protowire.BytesType), []byte("a snapshot"))
+	b = protowire.AppendBytes(protowire.AppendTag(b, 77, protowire.BytesType), []byte("of another time"))
 	b = protowire.AppendFixed64(protowire.AppendTag(b, 99, protowire.Fixed64Type), 1)
 	m, err := DecodeMessage(b)
 	if err != nil || m.Type != MsgVote || m.Term != 3 {
@@ -178,7 +178,7 @@ func FuzzStep(f *testing.F) {
 		Message{Type: MsgProp, From: 2, To: 1, Entries: []Entry{{Data: []byte("x")}}},
 		Message{Type: MsgReadIndex, From: 3, To: 1, Entries: []Entry{{}}}))
 	f.Fuzz(func(t *testing.T, role uint8, b []byte) {
-		l := newLab(t, 3, func(c *Config) { c.PreVote, c.CheckQuorum, c.MaxInflightMsgs = role&4 != 0, role&8 != 0, 2 })
+		l := newLab(t, 3, func(c *nodeConfig) { c.PreVote, c.CheckQuorum, c.MaxInflightMsgs = role&4 != 0, role&8 != 0, 2 })
 		n := l.nodes[1]
 		switch Role(role % 4) {
 		case Leader:
@@ -212,12 +212,12 @@ func FuzzStep(f *testing.F) {
 }
 
 func checkSound(t *testing.T, r *raft) {
-	if r.log.committed > r.log.lastIndex() || r.applying.given > r.log.applicable() {
-		t.Errorf("committed up to %d, given out up to %d, of %d", r.log.committed, r.applying.given, r.log.lastIndex())
+	if r.log.committed > r.log.lastIndex() || r.log.apply.given > r.log.applicable(false) {
+		t.Errorf("committed up to %d, given out up to %d, of %d", r.log.committed, r.log.apply.given, r.log.lastIndex())
 	}
-	for id, p := range r.progress {
-		if r.role == Leader && (p.match >= p.next || p.match > r.log.lastIndex() || len(p.inflight.ends) > p.inflight.most) {
-			t.Errorf("progress of node %d: %+v", id, p)
+	for _, p := range r.progress {
+		if r.role == Leader && (p.match >= p.next || p.match > r.log.lastIndex() || p.inflight.count > p.inflight.mostMessages) {
+			t.Errorf("progress of node %d: %+v", p.id, p)
 		}
 	}
 }

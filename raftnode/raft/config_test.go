@@ -11,18 +11,16 @@ func TestConfigNamesWhatCannotBeUsed(t *testing.T) {
 	valid.Storage = NewMemoryStorage()
 	must(t, valid.Validate())
 	for name, test := range map[string]struct {
-		change func(*Config)
+		change func(*nodeConfig)
 		want   string
 	}{
-		"no ID":                     {func(c *Config) { c.ID = 0 }, "Config.ID is 0"},
-		"not a voter":               {func(c *Config) { c.ID = 4 }, "must hold Config.ID, 4"},
-		"nobody votes":              {func(c *Config) { c.Voters = nil }, "Config.Voters is []"},
-		"a voter without name":      {func(c *Config) { c.Voters = []uint64{1, 0} }, "0 names no node"},
-		"a voter twice":             {func(c *Config) { c.Voters = []uint64{1, 2, 2} }, "2 may stand there only once"},
-		"no heartbeats":             {func(c *Config) { c.HeartbeatTick = 0 }, "Config.HeartbeatTick is 0"},
-		"heartbeats too seldom":     {func(c *Config) { c.HeartbeatTick = 10 }, "Config.ElectionTick is 10: it must be more than HeartbeatTick, 10"},
-		"no storage":                {func(c *Config) { c.Storage = nil }, "Config.Storage is nil"},
-		"a window that lets no one": {func(c *Config) { c.MaxInflightMsgs = 0 }, "Config.MaxInflightMsgs is 0"},
+		"no ID":                     {func(c *nodeConfig) { c.ID = 0 }, "Config.ID is 0"},
+		"a local thread's ID":       {func(c *nodeConfig) { c.ID = LocalApplyThread }, "that is a local thread's"},
+		"a window below a message":  {func(c *nodeConfig) { c.MaxSizePerMsg, c.MaxInflightBytes = 2, 1 }, "Config.MaxInflightBytes is 1: it must be at least MaxSizePerMsg, 2"},
+		"no heartbeats":             {func(c *nodeConfig) { c.HeartbeatTick = 0 }, "Config.HeartbeatTick is 0"},
+		"heartbeats too seldom":     {func(c *nodeConfig) { c.HeartbeatTick = 10 }, "Config.ElectionTick is 10: it must be more than HeartbeatTick, 10"},
+		"no storage":                {func(c *nodeConfig) { c.Storage = nil }, "Config.Storage is nil"},
+		"a window that lets no one": {func(c *nodeConfig) { c.MaxInflightMsgs = 0 }, "Config.MaxInflightMsgs is 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := valid
@@ -31,7 +29,7 @@ func TestConfigNamesWhatCannotBeUsed(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q in it", err, test.want)
 			}
-			if _, err := NewRawNode(c); err == nil {
+			if _, err := newPipelined(c); err == nil {
 				t.Error("a node was made of it")
 			}
 		})
@@ -52,7 +50,7 @@ func TestANodeIsNotMadeOfAStorageThatLostEntries(t *testing.T) {
 			s.SetHardState(HardState{Term: 1, Commit: test.commit})
 			c := labConfig(1, []uint64{1})
 			c.Storage, c.Applied = s, test.applied
-			if _, err := NewRawNode(c); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := newPipelined(c); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q in it", err, test.want)
 			}
 		})
@@ -87,7 +85,7 @@ func TestANodeWhoseStorageFailsStandsStill(t *testing.T) {
 	events := 0
 	c := labConfig(1, []uint64{1, 2, 3})
 	c.Storage, c.Trace = s, func(Event) { events++ }
-	n, err := NewRawNode(c)
+	n, err := newPipelined(c)
 	must(t, err)
 	must(t, n.Step(Message{Type: MsgHeartbeat, From: 2, To: 1, Term: 1}))
 
@@ -116,7 +114,7 @@ func TestElectionTimeoutsComeFromTheSeedAndDifferBetweenNodes(t *testing.T) {
 	draw := func(seed, id uint64) (timeouts [8]int) {
 		c := labConfig(id, []uint64{1, 2, 3})
 		c.Seed, c.Storage = seed, NewMemoryStorage()
-		n, err := NewRawNode(c)
+		n, err := newPipelined(c)
 		must(t, err)
 		for i := range timeouts {
 			timeouts[i] = n.raft.electionTimeout

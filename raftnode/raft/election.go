@@ -4,25 +4,72 @@ import "capsize/raftnode/raft/quorum"
 
 // Elections: Raft paper 5.2 and 5.4.1; pre-votes: dissertation 9.6.
 
+// campaignTransfer is the context of a MsgVote whose sender was asked by the leader to take
+// over.
+const campaignTransfer = "CampaignTransfer"
+
 func tickElection(r *raft) {
 	r.electionElapsed++
-	if r.electionElapsed >= r.electionTimeout {
+	if r.promotable() && r.electionElapsed >= r.electionTimeout {
 		r.electionElapsed = 0
 		r.local(MsgHup)
 	}
 }
 
-// hup starts an election, unless this node leads already.
-func (r *raft) hup() {
+// promotable reports whether this node could lead: it is a voter, and its log is not about
+// to be replaced.
+func (r *raft) promotable() bool {
+	id := r.config.ID
+	return r.members.Voters.Contains(id) && r.log.unstable.snapshot == nil
+}
+
+// hup starts an election, unless this node leads already or must not.
+func (r *raft) hup(transfer bool) {
 	switch {
 	case r.role == Leader:
+	case !r.promotable():
+		r.logger.Warningf("node %d cannot lead and does not campaign", r.config.ID)
+	case r.hasUnappliedConfChange():
+		// It would count votes by a configuration that is not the present one: two majorities
+		// that share no node could elect two leaders.
+		r.logger.Warningf("node %d has changes of membership to apply and does not campaign", r.config.ID)
+	case transfer:
+		// The leader has asked for it: there is no need to ask whether it can be won.
+		r.becomeCandidate()
+		r.campaign(MsgVote, []byte(campaignTransfer))
 	case r.config.PreVote:
 		r.becomePreCandidate()
-		r.campaign(MsgPreVote)
+		r.campaign(MsgPreVote, nil)
 	default:
 		r.becomeCandidate()
-		r.campaign(MsgVote)
+		r.campaign(MsgVote, nil)
 	}
+}
+
+// scanBytes bounds what is read at once when the log is looked through.
+const scanBytes = 1 << 20
+
+// hasUnappliedConfChange reports whether a change of membership is committed and not
+// applied.
+func (r *raft) hasUnappliedConfChange() bool {
+	log := r.log
+	for from := log.apply.applied + 1; from <= log.committed; {
+		if s := log.unstable.snapshot; s != nil && from <= s.Metadata.Index {
+			return true // whatever it holds
+		}
+		entries, err := log.slice(from, log.committed+1, scanBytes)
+		if err != nil {
+			log.fail(err)
+			return true
+		}
+		for _, e := range entries {
+			if e.isConfChange() {
+				return true
+			}
+		}
+		from += uint64(len(entries))
+	}
+	return false
 }
 
 // becomePreCandidate changes neither term nor vote: a node that cannot win must not
@@ -32,8 +79,9 @@ func (r *raft) becomePreCandidate() {
 	assert(r.role != Leader, "a leader becomes pre-candidate")
 	r.role, r.step, r.tick = PreCandidate, stepCandidate, tickElection
 	r.leader = None
-	r.votes = make(map[uint64]quorum.Answer, len(r.voters))
+	r.votes = make(map[uint64]quorum.Answer, len(r.progress))
 	r.drawElectionTimeout()
+	r.logger.Infof("node %d is pre-candidate in term %d", r.config.ID, r.term)
 }
 
 func (r *raft) becomeCandidate() {
@@ -42,21 +90,23 @@ func (r *raft) becomeCandidate() {
 	r.reset(r.term + 1)
 	r.vote = r.config.ID
 	r.trace(Event{Kind: EventVote, Term: r.term, Peer: r.vote})
+	r.logger.Infof("node %d is candidate in term %d", r.config.ID, r.term)
 }
 
-// campaign asks every voter, itself included.
-func (r *raft) campaign(request MessageType) {
+// campaign asks every voter, itself included: of both halves, while the configuration is
+// joint.
+func (r *raft) campaign(request MessageType, context []byte) {
 	term := r.term
 	if request == MsgPreVote {
 		term++
 	}
 	index, logTerm := r.log.lastIndex(), r.log.lastTerm()
-	for _, id := range r.voters {
+	for _, id := range r.members.Voters.Voters() {
 		if id == r.config.ID {
 			r.send(Message{Type: voteResponse(request), To: id, Term: term})
 			continue
 		}
-		r.send(Message{Type: request, To: id, Term: term, Index: index, LogTerm: logTerm})
+		r.send(Message{Type: request, To: id, Term: term, Index: index, LogTerm: logTerm, Context: context})
 	}
 }
 
@@ -68,7 +118,8 @@ func voteResponse(request MessageType) MessageType {
 }
 
 // answerVote grants or refuses a vote or pre-vote. A vote goes to one candidate a term,
-// and only to one whose log holds all that may be committed.
+// and only to one whose log holds all that may be committed. Learners vote too: a node
+// may have been promoted and not know it yet, and then the election may need its vote.
 func (r *raft) answerVote(m Message) {
 	pre := m.Type == MsgPreVote
 	free := r.vote == m.From || // asked again, its answer was lost
@@ -79,7 +130,7 @@ func (r *raft) answerVote(m Message) {
 	}
 	if !free || !r.log.isUpToDate(m.Index, m.LogTerm) {
 		r.trace(answer)
-		r.send(Message{Type: voteResponse(m.Type), To: m.From, Reject: true})
+		r.send(Message{Type: voteResponse(m.Type), To: m.From, Term: r.term, Reject: true})
 		return
 	}
 	if !pre {
@@ -102,7 +153,7 @@ func stepCandidate(r *raft, m Message) error {
 		return ErrProposalDropped
 	case MsgReadIndex:
 		return ErrReadDropped
-	case MsgApp, MsgHeartbeat:
+	case MsgApp, MsgHeartbeat, MsgSnap:
 		r.becomeFollower(m.Term, m.From) // this very term has a leader
 		return r.step(r, m)
 	case MsgVoteResp:
@@ -126,11 +177,11 @@ func (r *raft) countVote(m Message) {
 	if m.Reject {
 		r.votes[m.From] = quorum.No
 	}
-	switch r.voters.Vote(func(id uint64) quorum.Answer { return r.votes[id] }) {
+	switch r.members.Voters.Vote(func(id uint64) quorum.Answer { return r.votes[id] }) {
 	case quorum.Won:
 		if r.role == PreCandidate {
 			r.becomeCandidate()
-			r.campaign(MsgVote)
+			r.campaign(MsgVote, nil)
 			return
 		}
 		r.becomeLeader()

@@ -1,12 +1,16 @@
 package raft
 
-import "fmt"
+import (
+	"fmt"
+
+	"capsize/raftnode/raft/membership"
+)
 
 // stepFollower is the role function of followers.
 func stepFollower(r *raft, m Message) error {
 	switch m.Type {
 	case MsgProp:
-		if r.leader == None {
+		if r.leader == None || r.config.DisableProposalForwarding {
 			return ErrProposalDropped
 		}
 		r.passOn(m)
@@ -15,6 +19,11 @@ func stepFollower(r *raft, m Message) error {
 			return ErrReadDropped
 		}
 		r.passOn(m)
+	case MsgTransferLeader:
+		if r.leader != None {
+			m.Term = 0 // this node's own, if it was passed on to it
+			r.passOn(m)
+		}
 	case MsgReadIndexResp:
 		r.finishRead(m.Index, m.Entries[0].Data)
 	case MsgApp:
@@ -23,6 +32,14 @@ func stepFollower(r *raft, m Message) error {
 	case MsgHeartbeat:
 		r.follow(m.From)
 		r.handleHeartbeat(m)
+	case MsgSnap:
+		r.follow(m.From)
+		r.handleSnapshot(m)
+	case MsgTimeoutNow:
+		r.hup(true)
+	case MsgForgetLeader:
+		// Its user knows that the leader is gone: now it may vote at once, also in this term.
+		r.leader = None
 	}
 	return nil
 }
@@ -43,29 +60,31 @@ func (r *raft) follow(leader uint64) {
 
 // handleAppend is the follower's side of log replication (Raft paper 5.3).
 func (r *raft) handleAppend(m Message) {
-	if m.Index < r.log.committed {
+	log := r.log
+	if m.Index < log.committed {
 		// A late message. What is committed is equal, whatever it says.
-		r.send(Message{Type: MsgAppResp, To: m.From, Index: r.log.committed})
+		r.send(Message{Type: MsgAppResp, To: m.From, Index: log.committed})
 		return
 	}
-	if !r.log.matches(m.Index, m.LogTerm) {
-		if m.Index == r.log.committed {
+	if !log.matches(m.Index, m.LogTerm) {
+		if m.Index == log.committed && log.failure == nil {
 			// A leader's log holds all that is committed. This one, or this node, has lost what it
 			// had acknowledged.
-			r.log.fail(fmt.Errorf("raft: entry %d is committed with term %d, but leader %d has it with term %d: was a log lost?",
-				m.Index, r.log.term(m.Index), m.From, m.LogTerm))
+			own, _ := log.term(m.Index)
+			log.fail(fmt.Errorf("raft: entry %d is committed with term %d, but leader %d has it with term %d: was a log lost?",
+				m.Index, own, m.From, m.LogTerm))
 			return
 		}
-		hint := r.log.lastNotAfterTerm(min(m.Index, r.log.lastIndex()), m.LogTerm)
+		hint, hintTerm := log.lastNotAfterTerm(min(m.Index, log.lastIndex()), m.LogTerm)
 		r.send(Message{
 			Type: MsgAppResp, To: m.From, Index: m.Index,
-			Reject: true, RejectHint: hint, LogTerm: r.log.term(hint),
+			Reject: true, RejectHint: hint, LogTerm: hintTerm,
 		})
 		return
 	}
 	// Only what conflicts is discarded. A late message, with fewer entries than came since,
 	// must not cut off what this node has acknowledged.
-	r.appendEntries(r.log.missing(m.Entries))
+	r.appendEntries(log.missing(m.Entries))
 	last := m.Index + uint64(len(m.Entries))
 	// What lies beyond the message may differ from the leader's log.
 	r.commitTo(min(m.Commit, last))
@@ -75,6 +94,44 @@ func (r *raft) handleAppend(m Message) {
 func (r *raft) handleHeartbeat(m Message) {
 	r.commitTo(m.Commit)
 	r.send(Message{Type: MsgHeartbeatResp, To: m.From, Context: m.Context})
+}
+
+// handleSnapshot takes a snapshot in place of entries that the leader no longer has.
+func (r *raft) handleSnapshot(m Message) {
+	if r.restore(m.Snapshot) {
+		r.send(Message{Type: MsgAppResp, To: m.From, Index: r.log.lastIndex()})
+		return
+	}
+	r.send(Message{Type: MsgAppResp, To: m.From, Index: r.log.committed})
+}
+
+// restore replaces log and configuration by a snapshot. It reports false where that is not
+// needed, or wrong.
+func (r *raft) restore(s *Snapshot) bool {
+	meta := s.Metadata
+	if meta.Index <= r.log.committed {
+		return false
+	}
+	members, err := membership.Restore(meta.ConfState)
+	if err != nil {
+		r.logger.Errorf("node %d ignores the snapshot at %d: %v", r.config.ID, meta.Index, err)
+		return false
+	}
+	if !members.Contains(r.config.ID) {
+		r.logger.Warningf("node %d ignores the snapshot at %d: it is no member there: %v", r.config.ID, meta.Index, members)
+		return false
+	}
+	if r.log.matches(meta.Index, meta.Term) {
+		// The log holds all of it. To throw away what follows could lose what is acknowledged.
+		r.commitTo(meta.Index)
+		return false
+	}
+	r.log.restore(s)
+	r.progress = nil
+	r.trace(Event{Kind: EventRestore, Term: r.term, Index: meta.Index, LogTerm: meta.Term, Snapshot: s})
+	r.adopt(members)
+	r.logger.Infof("node %d takes the snapshot at %d of term %d in place of its log", r.config.ID, meta.Index, meta.Term)
+	return true
 }
 
 // appendEntries puts entries at the end of the log, after whatever they replace.
@@ -87,8 +144,15 @@ func (r *raft) appendEntries(entries []Entry) {
 		r.trace(Event{Kind: EventTruncate, Index: first, Term: r.term})
 	}
 	r.log.append(entries)
+	if r.config.Trace == nil {
+		return
+	}
 	for _, e := range entries {
-		r.trace(Event{Kind: EventAppend, Index: e.Index, LogTerm: e.Term, Term: r.term, Entry: e})
+		event := Event{Kind: EventAppend, Index: e.Index, LogTerm: e.Term, Term: r.term, Entry: e}
+		if e.isConfChange() {
+			event.Conf = r.members.State()
+		}
+		r.trace(event)
 	}
 }
 

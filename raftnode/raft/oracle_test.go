@@ -150,7 +150,7 @@ func (o *oracle) commit(m *member, e Event) {
 }
 
 func (o *oracle) leaderCommit(m *member, e Event) {
-	if last := m.node.raft.log.term(e.Index); last != e.Term {
+	if last, _ := m.node.raft.log.term(e.Index); last != e.Term {
 		o.fail("commit rule: the leader of term %d commits entry %d of term %d", e.Term, e.Index, last)
 	}
 	for index := o.commitIndex() + 1; index <= e.Index; index++ {

@@ -11,6 +11,8 @@ const (
 	StateProbe ProgressState = iota
 	// StateReplicate: the logs agree. Entries are sent without waiting for answers.
 	StateReplicate
+	// StateSnapshot: a snapshot is on its way. Nothing is sent.
+	StateSnapshot
 )
 
 func (s ProgressState) String() string {
@@ -19,13 +21,16 @@ func (s ProgressState) String() string {
 		return "probe"
 	case StateReplicate:
 		return "replicate"
+	case StateSnapshot:
+		return "snapshot"
 	}
 	return fmt.Sprintf("ProgressState(%d)", uint8(s))
 }
 
-// progress is what a leader knows of one voter's log. It holds that match < next, and that
-// match never falls in a term.
+// progress is what a leader knows of one member's log. It holds that match < next, and
+// that match never falls in a term.
 type progress struct {
+	id    uint64
 	state ProgressState
 	match uint64 // the last index known to be durable there, and equal
 	next  uint64 // the first index to send
@@ -34,59 +39,68 @@ type progress struct {
 	paused   bool
 	inflight inflight
 	active   bool // heard of since the quorum was last checked
-	// sentCommit is the highest commit index that it was told, be the message lost or not:
-	// what is sent again tells it again, and heartbeats do.
+	// snapshot is, in StateSnapshot, the index of the one that is on its way.
+	snapshot uint64
+	// sentCommit is the commit index that it was told last, be the message lost or not.
 	sentCommit uint64
 	readRound  uint64 // the newest read round that it has answered
 }
 
-// inflight is the window of messages with entries that are sent and not answered.
-type inflight struct {
-	most int
-	ends []uint64 // the last index of each message, oldest first
+func (p *progress) isPaused() bool { return p.paused || p.state == StateSnapshot }
+
+func (p *progress) reset(state ProgressState) {
+	p.state, p.paused, p.snapshot = state, false, 0
+	p.inflight.reset()
 }
 
-func (f *inflight) full() bool { return len(f.ends) >= f.most }
-
-func (f *inflight) free(upTo uint64) {
-	for len(f.ends) > 0 && f.ends[0] <= upTo {
-		f.ends = f.ends[1:]
-	}
+func (p *progress) becomeProbe() {
+	// After a snapshot that got there, what follows it is to be sent; its acknowledgement may
+	// come later than the news.
+	next := max(p.match, p.snapshot) + 1
+	p.reset(StateProbe)
+	p.next = next
+	p.sentCommit = min(p.sentCommit, p.next-1)
 }
 
-func (p *progress) become(state ProgressState) {
-	p.state, p.next, p.paused = state, p.match+1, false
-	p.inflight.ends = nil
+func (p *progress) becomeReplicate() {
+	p.reset(StateReplicate)
+	p.next = p.match + 1
 }
 
-// sent notes that a message with so many entries left.
-func (p *progress) sent(entries int, commit uint64) {
-	p.sentCommit = max(p.sentCommit, commit)
-	if p.state == StateProbe {
-		p.paused = true
-		return
+func (p *progress) becomeSnapshot(index uint64) {
+	p.reset(StateSnapshot)
+	p.snapshot = index
+	p.next = index + 1
+	p.sentCommit = index
+}
+
+// sentEntries notes that a message with these entries left.
+func (p *progress) sentEntries(entries []Entry) {
+	switch p.state {
+	case StateReplicate:
+		if len(entries) > 0 {
+			p.next += uint64(len(entries))
+			p.inflight.add(p.next-1, payloadSize(entries))
+		}
+		p.paused = p.inflight.full()
+	case StateProbe:
+		if len(entries) > 0 {
+			p.paused = true
+		}
+	case StateSnapshot:
+		assert(false, "entries are sent to node %d, which a snapshot is on its way to", p.id)
 	}
-	if entries > 0 {
-		p.next += uint64(entries)
-		p.inflight.ends = append(p.inflight.ends, p.next-1)
-	}
-	p.paused = p.inflight.full()
 }
 
 // acknowledge notes that everything up to index is durable there. It reports whether that
-// tells anything new.
+// is more than was known.
 func (p *progress) acknowledge(index uint64) bool {
-	if index < p.match || index == p.match && p.state != StateProbe {
+	if index <= p.match {
 		return false
 	}
 	p.match = index
 	p.next = max(p.next, index+1)
 	p.paused = false
-	if p.state == StateProbe {
-		p.become(StateReplicate)
-		return true
-	}
-	p.inflight.free(index)
 	return true
 }
 
@@ -98,13 +112,15 @@ func (p *progress) refuse(rejected, hint uint64) bool {
 			return false // it had matched there, later than it answered this
 		}
 		// A message before this one was lost. What is known to match is where to start again.
-		p.become(StateProbe)
+		p.next = p.match + 1
+		p.sentCommit = min(p.sentCommit, p.next-1)
 		return true
 	}
 	if p.next-1 != rejected {
 		return false // not the answer to the one probe that is on its way
 	}
 	p.next = max(min(rejected, hint+1), p.match+1)
+	p.sentCommit = min(p.sentCommit, p.next-1)
 	p.paused = false
 	return true
 }
@@ -113,4 +129,64 @@ func (p *progress) refuse(rejected, hint uint64) bool {
 // new: the follower was sent more entries than it was told to be committed.
 func (p *progress) lacksCommit(commit uint64) bool {
 	return commit > p.sentCommit && p.sentCommit < p.next-1
+}
+
+// inflight is the window of messages with entries that are sent and not answered.
+type inflight struct {
+	mostMessages int
+	mostBytes    uint64
+	bytes        uint64
+	queue        []inflightMessage // a ring of the oldest first, beginning at head
+	head, count  int
+}
+
+type inflightMessage struct{ last, bytes uint64 }
+
+func newInflight(mostMessages int, mostBytes uint64) inflight {
+	return inflight{mostMessages: mostMessages, mostBytes: mostBytes}
+}
+
+func (f *inflight) full() bool { return f.count >= f.mostMessages || f.bytes >= f.mostBytes }
+
+func (f *inflight) reset() { f.head, f.count, f.bytes = 0, 0, 0 }
+
+func (f *inflight) add(last, bytes uint64) {
+	assert(!f.full(), "a message beyond the window of %d", f.mostMessages)
+	if f.count == len(f.queue) {
+		f.grow()
+	}
+	f.queue[(f.head+f.count)%len(f.queue)] = inflightMessage{last, bytes}
+	f.count++
+	f.bytes += bytes
+}
+
+// grow doubles the ring: most followers never need all of it.
+func (f *inflight) grow() {
+	larger := make([]inflightMessage, min(max(2*len(f.queue), 8), f.mostMessages))
+	n := copy(larger, f.queue[f.head:])
+	copy(larger[n:], f.queue[:f.head])
+	f.queue, f.head = larger, 0
+}
+
+// free forgets the messages that end at index or before.
+func (f *inflight) free(index uint64) {
+	for f.count > 0 && f.queue[f.head].last <= index {
+		f.bytes -= f.queue[f.head].bytes
+		f.head = (f.head + 1) % len(f.queue)
+		f.count--
+	}
+}
+
+// tracker is the progress of every member, sorted by ID.
+type tracker []*progress
+
+// of returns the progress of a node; nil if it is no member. Clusters are small: looking
+// along the list is faster than a map.
+func (t tracker) of(id uint64) *progress {
+	for _, p := range t {
+		if p.id == id {
+			return p
+		}
+	}
+	return nil
 }

@@ -1,30 +1,72 @@
 package raft
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // RawNode is one node's consensus core. It is not safe for concurrent use: whoever owns
 // it feeds it and carries out its Readys.
 type RawNode struct {
-	raft *raft
-	hard HardState // as handed out last
-	soft SoftState // as handed out last
-	// write is the number of the last write handed out.
-	write uint64
+	raft      *raft
+	hard      HardState // as handed out last
+	soft      SoftState // as handed out last
+	onAdvance []Message // what the Ready at hand makes this node tell itself
+	advancing bool      // a Ready is taken, Advance is to come
 }
 
 // NewRawNode makes a node that goes on from what its storage holds. It refuses a storage
 // that has lost what it must hold.
 func NewRawNode(c Config) (*RawNode, error) {
-	r, hard, err := newRaft(c)
+	r, err := newRaft(c)
 	if err != nil {
 		return nil, err
 	}
-	return &RawNode{raft: r, hard: hard, soft: r.softState()}, nil
+	return &RawNode{raft: r, hard: r.hardState(), soft: r.softState()}, nil
 }
+
+func (n *RawNode) async() bool { return n.raft.config.AsyncStorageWrites }
 
 // Err returns why the node stands still; nil while it works. A node never works again
 // once it stands still.
 func (n *RawNode) Err() error { return n.raft.log.failure }
+
+// Peer is a member of a new cluster.
+type Peer struct {
+	ID      uint64
+	Context []byte // goes into the entry that adds it: an address, for example
+}
+
+// Bootstrap makes a new node one of a new cluster: its log begins with one entry for each
+// member, committed. Every member must be given the same list.
+func (n *RawNode) Bootstrap(peers []Peer) error {
+	r := n.raft
+	if len(peers) == 0 {
+		return errors.New("raft: bootstrap a cluster without members")
+	}
+	if last := r.log.lastIndex(); last != 0 {
+		return fmt.Errorf("raft: bootstrap a node whose log ends at %d: it is not new", last)
+	}
+	n.hard = HardState{} // all of it is news
+	r.becomeFollower(1, None)
+	entries := make([]Entry, len(peers))
+	for i, peer := range peers {
+		change := ConfChange{Type: ConfChangeAddNode, NodeID: peer.ID, Context: peer.Context}
+		entries[i] = change.entry()
+		entries[i].Term, entries[i].Index = 1, uint64(i)+1
+	}
+	r.appendEntries(entries)
+	r.commitTo(uint64(len(entries)))
+	// They are applied now, so that the node can campaign before its user applies them, which
+	// changes nothing any more.
+	for _, peer := range peers {
+		change := ConfChange{Type: ConfChangeAddNode, NodeID: peer.ID}
+		if err := r.applyConfChange(change.AsV2()); err != nil {
+			return fmt.Errorf("raft: bootstrap node %d: %w", peer.ID, err)
+		}
+	}
+	return n.Err()
+}
 
 // Tick advances the node's time by one tick.
 func (n *RawNode) Tick() {
@@ -33,7 +75,12 @@ func (n *RawNode) Tick() {
 	}
 }
 
-// Campaign starts an election now. On a leader it does nothing.
+// TickQuiesced advances the time that counts towards an election, and does nothing else. It
+// is for nodes that sleep because nothing happens.
+func (n *RawNode) TickQuiesced() { n.raft.electionElapsed++ }
+
+// Campaign starts an election now. On a leader, and on a node that cannot lead, it does
+// nothing.
 func (n *RawNode) Campaign() error {
 	return n.raft.Step(Message{Type: MsgHup, From: n.raft.config.ID})
 }
@@ -43,6 +90,59 @@ func (n *RawNode) Campaign() error {
 // since the proposal may be lost without notice.
 func (n *RawNode) Propose(data []byte) error {
 	return n.raft.Step(Message{Type: MsgProp, From: n.raft.config.ID, Entries: []Entry{{Data: data}}})
+}
+
+// ProposeBatch proposes several data at once: all of them are taken, next to each other, or
+// none. The node keeps every one of them, but not the list.
+func (n *RawNode) ProposeBatch(data [][]byte) error {
+	entries := make([]Entry, len(data))
+	for i := range data {
+		entries[i].Data = data[i]
+	}
+	return n.raft.Step(Message{Type: MsgProp, From: n.raft.config.ID, Entries: entries})
+}
+
+// ProposeConfChange proposes a change of membership. Where it cannot be made now, an empty
+// entry takes its place; it may also be lost without notice. When it is committed its
+// entry is among those to apply, and is then put into force by ApplyConfChange.
+func (n *RawNode) ProposeConfChange(change ConfChangeI) error {
+	return n.raft.Step(Message{Type: MsgProp, From: n.raft.config.ID, Entries: []Entry{change.entry()}})
+}
+
+// CheckConfChange says why this node, as leader, would not append that change of
+// membership now; nil where it would.
+func (n *RawNode) CheckConfChange(change ConfChangeI) error {
+	r := n.raft
+	if r.role != Leader || r.progress.of(r.config.ID) == nil || r.transferee != None {
+		return ErrProposalDropped
+	}
+	if reason := r.refusal(change.AsV2()); reason != "" {
+		return errors.New("raft: " + reason)
+	}
+	_, err := change.AsV2().Next(r.members)
+	return err
+}
+
+// ApplyConfChange puts a committed change of membership into force, and returns the
+// configuration, which snapshots must hold from then on. It must be called when the entry
+// is applied, unless the user decides against the change: then nothing happens, on any
+// node. An error says that the change cannot be made to the configuration, which stays;
+// it is the same on every node.
+func (n *RawNode) ApplyConfChange(change ConfChangeI) (ConfState, error) {
+	err := n.raft.applyConfChange(change.AsV2())
+	return n.raft.members.State(), err
+}
+
+// TransferLeader asks the leader to hand leadership to transferee.
+func (n *RawNode) TransferLeader(transferee uint64) {
+	_ = n.raft.Step(Message{Type: MsgTransferLeader, From: transferee}) // only a failure, which Err tells
+}
+
+// ForgetLeader makes a follower forget who leads, without leaving the term: it may then
+// vote at once. Its user knows that the leader is dead. The leader's next message brings
+// it back.
+func (n *RawNode) ForgetLeader() error {
+	return n.raft.Step(Message{Type: MsgForgetLeader, From: n.raft.config.ID})
 }
 
 // ReadIndex asks for an index at which a read sees everything that is committed by now. It
@@ -62,13 +162,26 @@ func (n *RawNode) ReadIndex(context []byte) error {
 
 // ReportUnreachable tells that messages to a node may have been lost.
 func (n *RawNode) ReportUnreachable(id uint64) {
-	if id != n.raft.config.ID && n.raft.voters.Contains(id) {
-		_ = n.raft.Step(Message{Type: MsgUnreachable, From: id}) // only a failure, which Err tells
-	}
+	_ = n.raft.Step(Message{Type: MsgUnreachable, From: id}) // only a failure, which Err tells
 }
 
-// Step takes a message from another node. It returns one of this package's errors where
-// it does not take it: to the sender that is a message lost.
+// SnapshotStatus says what became of a snapshot that was to be sent.
+type SnapshotStatus int
+
+const (
+	SnapshotFinish  SnapshotStatus = 1
+	SnapshotFailure SnapshotStatus = 2
+)
+
+// ReportSnapshot tells what became of the snapshot in a MsgSnap to that node. It must be
+// called, above all after a failure: nothing is sent to the node until then.
+func (n *RawNode) ReportSnapshot(id uint64, status SnapshotStatus) {
+	_ = n.raft.Step(Message{Type: MsgSnapStatus, From: id, Reject: status == SnapshotFailure})
+}
+
+// Step takes a message from another node, or a response from a local thread. It returns
+// one of this package's errors where it does not take it: to the sender that is a message
+// lost.
 func (n *RawNode) Step(m Message) error {
 	if err := n.raft.checkMessage(m); err != nil {
 		return err
@@ -76,121 +189,36 @@ func (n *RawNode) Step(m Message) error {
 	return n.raft.Step(m)
 }
 
+// HasSnapshot reports whether the snapshot of that index is on its way to replace the log.
+func (n *RawNode) HasSnapshot(index uint64) bool {
+	s := n.raft.log.unstable.snapshot
+	return s != nil && s.Metadata.Index == index
+}
+
 // HasReady reports whether Ready has anything to say.
 func (n *RawNode) HasReady() bool {
 	r := n.raft
-	return r.log.failure == nil && (!r.out.empty() || len(r.log.tail.unwritten()) > 0 ||
-		r.hardState() != n.hard || r.softState() != n.soft || r.applying.has(r.log.applicable()))
+	log := r.log
+	return log.failure == nil && (len(r.out.atOnce)+len(r.out.afterPersist)+len(r.out.readStates) > 0 ||
+		len(log.unstable.next()) > 0 || log.unstable.nextSnapshot() != nil ||
+		r.hardState() != n.hard || r.softState() != n.soft || log.hasNextCommitted(!n.async()))
 }
 
-// Ready returns what to do next. It counts as taken: the next Ready goes on from there,
-// and may be asked for while writes are in flight.
+// Ready returns what to do next. It counts as taken: without AsyncStorageWrites, Advance
+// must be called before the next one.
 func (n *RawNode) Ready() Ready {
-	r := n.raft
-	if r.log.failure != nil {
-		return Ready{}
-	}
-	rd := Ready{Messages: r.out.atOnce, AfterPersist: r.out.afterPersist, ReadStates: r.out.readStates}
-	own := r.out.own
-	r.out = outbox{}
-	if unwritten := r.log.tail.unwritten(); len(unwritten) > 0 {
-		rd.Entries = append(rd.Entries, unwritten...) // a copy: the tail's own may be overwritten
-		rd.MustSync = true
-	}
-	if hard := r.hardState(); hard != n.hard {
-		rd.HardState = hard
-		rd.MustSync = rd.MustSync || hard.Term != n.hard.Term || hard.Vote != n.hard.Vote
-		n.hard = hard
-	}
-	if soft := r.softState(); soft != n.soft {
-		rd.SoftState = &soft
-		n.soft = soft
-	}
-	// What waits for durability waits for every write in flight, not only for this one's: it
-	// gets a number even where there is nothing new to write.
-	if len(rd.Entries)+len(rd.AfterPersist)+len(own) > 0 || rd.HardState != (HardState{}) {
-		n.write++
-		rd.Write = n.write
-		r.log.tail.begin(n.write, own)
-	}
-	rd.Committed = r.applying.take(r.log)
-	if r.log.failure != nil {
-		return Ready{}
-	}
+	rd := n.readyWithoutAccept()
+	n.accept(rd)
 	return rd
 }
 
-// Persisted tells that a write is durable: the entries and the hard state of that Ready
-// are in Storage, and would be after a crash. Writes finish in the order of their numbers.
-// The node's own votes and acknowledgements count from here on.
-func (n *RawNode) Persisted(write uint64) error {
-	r := n.raft
-	if r.log.failure != nil {
-		return r.log.failure
+// Advance tells that the last Ready is carried out. It panics with AsyncStorageWrites,
+// where responses tell that.
+func (n *RawNode) Advance() {
+	assert(!n.async(), "Advance is called with AsyncStorageWrites")
+	n.advancing = false
+	for _, m := range n.onAdvance {
+		_ = n.raft.Step(m) // only a failure, which Err tells
 	}
-	own, inOrder := r.log.tail.finish(write)
-	if !inOrder {
-		return fmt.Errorf("raft: write %d is reported as finished, but it is not the oldest in flight", write)
-	}
-	for _, m := range own {
-		// A vote of a campaign that is over by now is ignored, as one from another node would be.
-		if err := r.Step(m); err != nil {
-			return err
-		}
-	}
-	if r.role == Leader {
-		r.acknowledgeOwn()
-	}
-	return r.log.failure
-}
-
-// AppliedTo tells that everything up to index is applied.
-func (n *RawNode) AppliedTo(index uint64) error {
-	if n.Err() != nil {
-		return n.Err()
-	}
-	if err := n.raft.applying.done(index); err != nil {
-		return err
-	}
-	n.raft.backlog.applied(index)
-	return nil
-}
-
-// Status is how a node sees itself.
-type Status struct {
-	ID uint64
-	HardState
-	SoftState
-	Applied   uint64
-	LastIndex uint64
-	Progress  []Progress // of every voter, by ID; on the leader only
-}
-
-// Progress is what a leader knows of one voter's log.
-type Progress struct {
-	ID     uint64
-	State  ProgressState
-	Match  uint64 // the last index known to be durable there
-	Next   uint64 // the first index to send
-	Paused bool   // nothing is sent until it answers
-	Active bool   // heard of since the quorum was last checked
-}
-
-// Status returns how the node sees itself. What it says need not be durable yet.
-func (n *RawNode) Status() Status {
-	r := n.raft
-	s := Status{
-		ID: r.config.ID, HardState: r.hardState(), SoftState: r.softState(),
-		Applied: r.applying.applied, LastIndex: r.log.lastIndex(),
-	}
-	if r.role == Leader {
-		for _, id := range r.voters {
-			p := r.progress[id]
-			s.Progress = append(s.Progress, Progress{
-				ID: id, State: p.state, Match: p.match, Next: p.next,
-				Paused: p.paused, Active: p.active || id == r.config.ID,
-			})
-		}
-	}
-	return s
+	n.onAdvance = n.onAdvance[:0]
 }

@@ -53,7 +53,7 @@ func (r *raft) startRead(m Message) error {
 	if len(r.reads.waiting)+len(r.reads.early) >= maxWaitingReads {
 		return ErrReadDropped
 	}
-	if r.log.term(r.log.committed) != r.term {
+	if !r.log.matches(r.log.committed, r.term) {
 		r.reads.early = append(r.reads.early, m)
 		return nil
 	}
@@ -65,7 +65,9 @@ func (r *raft) startRead(m Message) error {
 
 func (r *raft) beginRound(m Message) {
 	r.reads.last++
-	r.progress[r.config.ID].readRound = r.reads.last
+	if own := r.progress.of(r.config.ID); own != nil {
+		own.readRound = r.reads.last
+	}
 	r.reads.waiting = append(r.reads.waiting, waitingRead{r.reads.last, r.log.committed, m})
 }
 
@@ -83,7 +85,7 @@ func (r *raft) releaseReads() {
 }
 
 // confirmReads counts a heartbeat's answer for its round and so for every earlier one.
-func (r *raft) confirmReads(m Message) {
+func (r *raft) confirmReads(m Message, p *progress) {
 	if len(m.Context) != 8 {
 		return // the heartbeat bore no round
 	}
@@ -91,14 +93,13 @@ func (r *raft) confirmReads(m Message) {
 	if round > r.reads.last {
 		return // no heartbeat of this term bore that
 	}
-	p := r.progress[m.From]
 	p.readRound = max(p.readRound, round)
 	r.answerConfirmed()
 }
 
 // answerConfirmed answers the reads whose round a quorum has answered.
 func (r *raft) answerConfirmed() {
-	confirmed := r.voters.Reached(func(id uint64) uint64 { return r.progress[id].readRound })
+	confirmed := r.members.Voters.Reached(func(id uint64) uint64 { return r.progress.of(id).readRound })
 	for len(r.reads.waiting) > 0 && r.reads.waiting[0].round <= confirmed {
 		read := r.reads.waiting[0]
 		r.reads.waiting = r.reads.waiting[1:]
@@ -164,6 +165,6 @@ func (q *askedReads) take(name []byte) (context []byte, open bool) {
 // finishRead answers the user. An answer that came twice, or too late, is nobody's.
 func (r *raft) finishRead(index uint64, name []byte) {
 	if context, open := r.asked.take(name); open {
-		r.out.readStates = append(r.out.readStates, ReadState{Index: index, Context: context})
+		r.out.readStates = append(r.out.readStates, ReadState{Index: index, RequestCtx: context})
 	}
 }

@@ -12,7 +12,7 @@ func TestASingleVoterAnswersReadsAtOnce(t *testing.T) {
 	must(t, l.nodes[1].ReadIndex([]byte("r")))
 	l.settle(1)
 	reads := l.nodes[1].reads
-	if len(reads) != 1 || reads[0].Index != 1 || string(reads[0].Context) != "r" {
+	if len(reads) != 1 || reads[0].Index != 1 || string(reads[0].RequestCtx) != "r" {
 		t.Errorf("got %v", reads)
 	}
 }
@@ -107,12 +107,12 @@ func TestARoundNeedsAQuorumOfVoters(t *testing.T) {
 		t.Fatalf("two of five confirmed %v", n.reads)
 	}
 	answer(3, 1)
-	if len(n.reads) != 1 || string(n.reads[0].Context) != "r1" {
+	if len(n.reads) != 1 || string(n.reads[0].RequestCtx) != "r1" {
 		t.Fatalf("round 1 has a quorum, served %v", n.reads)
 	}
 	answer(2, 1) // late, and says nothing against its later answer
 	answer(4, 2)
-	if len(n.reads) != 2 || string(n.reads[1].Context) != "r2" {
+	if len(n.reads) != 2 || string(n.reads[1].RequestCtx) != "r2" {
 		t.Fatalf("round 2 has a quorum, served %v", n.reads)
 	}
 	if n.raft.reads.context() != nil {

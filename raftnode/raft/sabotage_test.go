@@ -12,7 +12,7 @@ import (
 type sabotage struct {
 	world   func(*world)                    // before the world's nodes start
 	restart func(*member)                   // before a node starts
-	ready   func(*world, *member, *Ready)   // before a Ready is carried out
+	ready   func(*world, *member, *work)    // before a work is carried out
 	receive func(*world, *member, *Message) // before a message is stepped
 }
 
@@ -21,14 +21,14 @@ var sabotages = map[string]struct {
 	noticed []string // promises of which one must be seen broken
 }{
 	"answers do not wait for the disk": {sabotage{
-		ready: func(w *world, _ *member, rd *Ready) {
+		ready: func(w *world, _ *member, rd *work) {
 			w.send(rd.AfterPersist...)
 			rd.AfterPersist = nil
 		},
 	}, []string{"durability", "terms", "one vote", "election safety", "leader completeness"}},
 
 	"only requests for votes do not wait for the disk": {sabotage{
-		ready: func(w *world, _ *member, rd *Ready) {
+		ready: func(w *world, _ *member, rd *work) {
 			var rest []Message
 			for _, m := range rd.AfterPersist {
 				if m.Type == MsgVote {
@@ -50,7 +50,7 @@ var sabotages = map[string]struct {
 	}, []string{"one vote", "election safety"}},
 
 	"writes are reported before they are durable": {sabotage{
-		ready: func(w *world, m *member, rd *Ready) {
+		ready: func(w *world, m *member, rd *work) {
 			if rd.Write > 0 {
 				w.send(rd.AfterPersist...)
 				rd.AfterPersist = nil
@@ -64,13 +64,13 @@ var sabotages = map[string]struct {
 	}, []string{"durability", "terms", "one vote", "commit safety", "does not start"}},
 
 	"reads are answered without a quorum": {sabotage{
-		ready: func(w *world, m *member, rd *Ready) {
+		ready: func(w *world, m *member, rd *work) {
 			r := m.node.raft
 			for len(r.reads.waiting) > 0 {
 				waiting := r.reads.waiting[0]
 				r.reads.waiting = r.reads.waiting[1:]
 				if context, open := r.asked.take(waiting.request.Entries[0].Data); open && waiting.request.From == m.id {
-					rd.ReadStates = append(rd.ReadStates, ReadState{Index: waiting.index, Context: context})
+					rd.ReadStates = append(rd.ReadStates, ReadState{Index: waiting.index, RequestCtx: context})
 				}
 			}
 		},
@@ -103,9 +103,9 @@ var sabotages = map[string]struct {
 	}, []string{"stale read"}},
 
 	"leaders count copies of earlier terms' entries": {sabotage{
-		ready: func(_ *world, m *member, _ *Ready) {
+		ready: func(_ *world, m *member, _ *work) {
 			if r := m.node.raft; r.role == Leader {
-				r.commitTo(r.voters.Reached(func(id uint64) uint64 { return r.progress[id].match }))
+				r.commitTo(r.members.Voters.Reached(func(id uint64) uint64 { return r.progress.of(id).match }))
 			}
 		},
 	}, []string{"commit rule"}},
@@ -120,7 +120,7 @@ var sabotages = map[string]struct {
 				}
 			}
 		},
-		ready: func(_ *world, m *member, rd *Ready) {
+		ready: func(_ *world, m *member, rd *work) {
 			if n := len(m.storage.entries); n > len(m.longest) {
 				m.longest = append([]Entry(nil), m.storage.entries...)
 			}

@@ -12,9 +12,12 @@ import (
 // TestScripts plays the scenarios in testdata: each command and what must come of it. With
 // -rewrite they are written anew, to be read again from top to bottom.
 //
-//	cluster N [prevote] [checkquorum] [window=N] [message-size=N] [backlog=N]
-//	node ID voters=(…) [log=(term, …)] [term=N] [vote=ID] [commit=N]   adds one node
+//	cluster N [OPTION …]; OPTION is prevote, checkquorum, stepdown, noforward, novalidate,
+//	    window=N, window-bytes=N, message-size=N or backlog=N
+//	node ID voters=(…) [learners=(…)] [log=(term, …)] [snapshot=(index, term)] [term=N] [vote=ID] [commit=N] [OPTION …]
 //	campaign ID, tick ID [n=N], timeout ID n=N, propose ID DATA, read ID CONTEXT, unreachable ID peer=ID
+//	change ID [v1 | auto | implicit | explicit] {add | learner | remove | update}=ID …, change ID leave
+//	transfer ID to=ID, forget ID, compact ID index=N, snapshot-status ID peer=ID [failed]
 //	ready ID, persist ID, crash ID
 //	deliver [to=ID] [from=ID] [type=NAME] [twice]    keeps copies to deliver again
 //	drop [to=ID] [from=ID] [type=NAME]
@@ -95,6 +98,20 @@ func (l *lab) nodeCommand(d *datadriven.TestData) {
 		l.report(n.ReadIndex([]byte(d.CmdArgs[1].Key)))
 	case "unreachable":
 		n.ReportUnreachable(uint64(number(l.t, d, "peer", 0)))
+	case "change":
+		l.report(n.ProposeConfChange(change(l.t, d)))
+	case "transfer":
+		n.TransferLeader(uint64(number(l.t, d, "to", 0)))
+	case "forget":
+		l.report(n.ForgetLeader())
+	case "compact":
+		l.compact(n, uint64(number(l.t, d, "index", 0)))
+	case "snapshot-status":
+		status := SnapshotFinish
+		if d.HasArg("failed") {
+			status = SnapshotFailure
+		}
+		n.ReportSnapshot(uint64(number(l.t, d, "peer", 0)), status)
 	case "ready":
 		l.ready(id)
 	case "persist":
@@ -104,6 +121,40 @@ func (l *lab) nodeCommand(d *datadriven.TestData) {
 	default:
 		d.Fatalf(l.t, "no such command: %s", d.Cmd)
 	}
+}
+
+// change is the change of membership that a command describes.
+func change(t testing.TB, d *datadriven.TestData) ConfChangeI {
+	types := map[string]ConfChangeType{
+		"add": ConfChangeAddNode, "learner": ConfChangeAddLearnerNode, "remove": ConfChangeRemoveNode, "update": ConfChangeUpdateNode,
+	}
+	var v2 ConfChangeV2
+	for _, arg := range d.CmdArgs[1:] {
+		kind, changes := types[arg.Key]
+		switch {
+		case changes:
+			for _, v := range arg.Vals {
+				id, err := strconv.ParseUint(v, 10, 64)
+				must(t, err)
+				v2.Changes = append(v2.Changes, ConfChangeSingle{Type: kind, NodeID: id})
+			}
+		case arg.Key == "implicit":
+			v2.Transition = TransitionJointImplicit
+		case arg.Key == "explicit":
+			v2.Transition = TransitionJointExplicit
+		}
+	}
+	if d.HasArg("v1") {
+		return ConfChange{Type: v2.Changes[0].Type, NodeID: v2.Changes[0].NodeID}
+	}
+	return v2
+}
+
+// compact makes a node take a snapshot at index and drop its log up to there.
+func (l *lab) compact(n *labNode, index uint64) {
+	_, err := n.storage.CreateSnapshot(index, n.raft.members.State(), nil)
+	must(l.t, err)
+	must(l.t, n.storage.Compact(index))
 }
 
 func (l *lab) report(err error) {
@@ -116,6 +167,12 @@ func (l *lab) addScripted(d *datadriven.TestData) {
 	id, err := strconv.ParseUint(d.CmdArgs[0].Key, 10, 64)
 	must(l.t, err)
 	c := labConfig(id, numbers(l.t, d, "voters"), configure(l.t, d))
+	c.Learners = numbers(l.t, d, "learners")
+	if s := numbers(l.t, d, "snapshot"); len(s) == 2 {
+		c.Snapshot = &Snapshot{Metadata: SnapshotMetadata{
+			Index: s[0], Term: s[1], ConfState: ConfState{Voters: c.Voters, Learners: c.Learners},
+		}}
+	}
 	l.add(c, numbers(l.t, d, "log"), HardState{
 		Term: uint64(number(l.t, d, "term", 0)), Vote: uint64(number(l.t, d, "vote", 0)), Commit: uint64(number(l.t, d, "commit", 0)),
 	})
@@ -123,19 +180,31 @@ func (l *lab) addScripted(d *datadriven.TestData) {
 
 func (l *lab) printStatus(id uint64) {
 	s := l.nodes[id].Status()
-	l.printf("%d: %v term %d leader %s commit %d applied %d last %d", id, s.Role, s.Term, nodeName(s.Leader), s.Commit, s.Applied, s.LastIndex)
+	l.printf("%d: %v term %d leader %s commit %d applied %d last %d", id, s.RaftState, s.Term, nodeName(s.Lead), s.Commit, s.Applied, s.LastIndex)
 	for _, p := range s.Progress {
 		line := fmt.Sprintf("   %d: %v match %d next %d", p.ID, p.State, p.Match, p.Next)
 		if p.Paused {
 			line += " paused"
 		}
+		if p.IsLearner {
+			line += " learner"
+		}
+		if p.PendingSnapshot > 0 {
+			line += fmt.Sprintf(" snapshot %d", p.PendingSnapshot)
+		}
 		l.printf("%s", line)
 	}
 }
 
-func configure(t testing.TB, d *datadriven.TestData) func(*Config) {
-	return func(c *Config) {
+func configure(t testing.TB, d *datadriven.TestData) func(*nodeConfig) {
+	return func(c *nodeConfig) {
 		c.PreVote, c.CheckQuorum = d.HasArg("prevote"), d.HasArg("checkquorum")
+		c.StepDownOnRemoval, c.DisableProposalForwarding = d.HasArg("stepdown"), d.HasArg("noforward")
+		c.DisableConfChangeValidation = d.HasArg("novalidate")
+		c.MaxInflightBytes = uint64(number(t, d, "window-bytes", 0))
+		if c.MaxInflightBytes > 0 {
+			c.MaxSizePerMsg = c.MaxInflightBytes
+		}
 		c.MaxInflightMsgs = number(t, d, "window", c.MaxInflightMsgs)
 		if d.HasArg("message-size") {
 			c.MaxSizePerMsg = uint64(number(t, d, "message-size", 0))

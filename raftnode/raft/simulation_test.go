@@ -24,7 +24,7 @@ type world struct {
 	hold    int                // events to go
 	loss    int                // percent of messages
 	pace    int                // messages delivered in one event
-	config  Config
+	config  nodeConfig
 	kinds   []int // of partitions
 
 	sabotage   sabotage
@@ -36,9 +36,9 @@ type world struct {
 
 type member struct {
 	id      uint64
-	node    *RawNode
+	node    *pipelined
 	storage *MemoryStorage
-	flight  []Ready // writes not yet durable
+	flight  []work // writes not yet durable
 	synced  HardState
 	down    bool
 	life    int
@@ -67,12 +67,12 @@ func newWorld(seed uint64, size int, s sabotage) *world {
 	}
 	pick := func(choices ...uint64) uint64 { return choices[w.random.IntN(len(choices))] }
 	w.loss, w.pace = w.random.IntN(15), 1+w.random.IntN(3)
-	w.config = Config{
+	w.config = nodeConfig{Config: Config{
 		ElectionTick: 4 + w.random.IntN(8), HeartbeatTick: 1 + w.random.IntN(2),
 		MaxSizePerMsg: pick(0, 80, 1<<20), MaxInflightMsgs: int(pick(1, 2, 8)),
 		MaxUncommittedEntriesSize: pick(0, 40), MaxCommittedSizePerReady: pick(0, 1, 100),
 		PreVote: w.random.IntN(2) == 0, CheckQuorum: w.random.IntN(2) == 0,
-	}
+	}}
 	w.kinds = []int{aroundOne, halves, oneWay, hereAndThere, aroundTheLeader, none, none}
 	if s.world != nil {
 		s.world(w)
@@ -94,7 +94,7 @@ func (w *world) note(format string, args ...any) {
 	}
 }
 
-func (w *world) noteReady(m *member, rd Ready) {
+func (w *world) noteReady(m *member, rd work) {
 	if w.transcript == nil {
 		return
 	}
@@ -124,7 +124,7 @@ func (w *world) start(m *member) {
 	}
 	m.flight, m.down, m.contexts, m.asked = nil, false, nil, make(map[string]uint64)
 	m.life++
-	node, err := NewRawNode(c)
+	node, err := newPipelined(c)
 	if err != nil {
 		w.oracle.fail("node %d does not start: %v", m.id, err)
 		m.down = true
@@ -146,7 +146,7 @@ func (w *world) crash(m *member) {
 	}
 	if len(m.flight) > 0 {
 		if torn := m.flight[0].Entries; len(torn) > 1 {
-			w.write(m, Ready{Entries: torn[:w.random.IntN(len(torn))]})
+			w.write(m, work{Entries: torn[:w.random.IntN(len(torn))]})
 		}
 	}
 	if hard := m.storage.hard; w.random.IntN(2) == 0 && hard.Commit > m.synced.Commit {
@@ -156,7 +156,7 @@ func (w *world) crash(m *member) {
 }
 
 // write puts a write on the disk.
-func (w *world) write(m *member, rd Ready) {
+func (w *world) write(m *member, rd work) {
 	entries := rd.Entries
 	if len(entries) > 0 {
 		m.disk = m.disk[:entries[0].Index]
@@ -275,14 +275,14 @@ func (w *world) read(m *member) {
 
 func (w *world) serve(m *member, read ReadState) {
 	w.served++
-	before, open := m.asked[string(read.Context)]
+	before, open := m.asked[string(read.RequestCtx)]
 	switch {
 	case !open:
-		w.oracle.fail("reads: node %d is told to serve %q, which it did not ask, or not again", m.id, read.Context)
+		w.oracle.fail("reads: node %d is told to serve %q, which it did not ask, or not again", m.id, read.RequestCtx)
 	case read.Index < before:
-		w.oracle.fail("stale read: node %d may serve %q at %d, but %d was committed when it was asked", m.id, read.Context, read.Index, before)
+		w.oracle.fail("stale read: node %d may serve %q at %d, but %d was committed when it was asked", m.id, read.RequestCtx, read.Index, before)
 	}
-	delete(m.asked, string(read.Context))
+	delete(m.asked, string(read.RequestCtx))
 }
 
 // deliver takes a message from the network, in any order, and perhaps leaves a copy.
@@ -477,7 +477,7 @@ func (w *world) quiesce(m *member) {
 
 func (w *world) leader() *member {
 	for _, id := range w.voters {
-		if m := w.members[id]; !m.down && m.node.Status().Role == Leader {
+		if m := w.members[id]; !m.down && m.node.Status().RaftState == Leader {
 			return m
 		}
 	}
@@ -490,7 +490,7 @@ func (w *world) everywhere(index uint64) bool {
 	first := w.members[w.voters[0]].node.Status()
 	for _, id := range w.voters {
 		s := w.members[id].node.Status()
-		if s.Applied < index || s.Applied != first.Applied || s.Term != first.Term || s.Leader == None || s.LastIndex != s.Applied {
+		if s.Applied < index || s.Applied != first.Applied || s.Term != first.Term || s.Lead == None || s.LastIndex != s.Applied {
 			return false
 		}
 	}

@@ -22,7 +22,9 @@ func (r *raft) stepHigherTerm(m Message) bool {
 		// node that was cut off, or removed, must not disturb the others when it returns
 		// (dissertation 4.2.3). The limit is the shortest time-out, not this node's own, which
 		// is when some node may rightly campaign.
-		if r.config.CheckQuorum && r.leader != None && r.electionElapsed < r.config.ElectionTick {
+		// Whom the leader itself has asked to take over, everybody may elect.
+		leased := r.config.CheckQuorum && r.leader != None && r.electionElapsed < r.config.ElectionTick
+		if leased && string(m.Context) != campaignTransfer {
 			return false
 		}
 		if m.Type == MsgVote {
@@ -34,7 +36,7 @@ func (r *raft) stepHigherTerm(m Message) bool {
 		if m.Reject {
 			r.becomeFollower(m.Term, None)
 		}
-	case MsgApp, MsgHeartbeat:
+	case MsgApp, MsgHeartbeat, MsgSnap:
 		r.becomeFollower(m.Term, m.From)
 	default:
 		r.becomeFollower(m.Term, None)
@@ -57,6 +59,12 @@ func (r *raft) stepLowerTerm(m Message) {
 		// While a cluster goes over to pre-votes, a node may campaign at a lower term with a
 		// longer log, another at a higher term with a shorter one. If neither learns of the
 		// other's term, nobody ever wins.
-		r.send(Message{Type: MsgPreVoteResp, To: m.From, Reject: true})
+		r.send(Message{Type: MsgPreVoteResp, To: m.From, Term: r.term, Reject: true})
+	case MsgStorageAppendResp:
+		// What was handed out in an earlier term may have been replaced since (see unstable), so
+		// it counts for nothing; a later write speaks for it. A snapshot is never replaced.
+		if m.Snapshot != nil {
+			r.snapshotApplied(m.Snapshot)
+		}
 	}
 }

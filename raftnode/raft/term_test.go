@@ -6,14 +6,14 @@ import (
 )
 
 // single makes one node of three that is stepped by hand.
-func single(t *testing.T, terms []uint64, hard HardState, change ...func(*Config)) *lab {
+func single(t *testing.T, terms []uint64, hard HardState, change ...func(*nodeConfig)) *lab {
 	l := &lab{t: t, nodes: make(map[uint64]*labNode)}
 	l.add(labConfig(1, []uint64{1, 2, 3}, change...), terms, hard)
 	return l
 }
 
-func checkQuorum(c *Config) { c.CheckQuorum = true }
-func preVote(c *Config)     { c.PreVote = true }
+func checkQuorum(c *nodeConfig) { c.CheckQuorum = true }
+func preVote(c *nodeConfig)     { c.PreVote = true }
 
 // answers returns what the node says to a message, once everything is durable.
 func (l *lab) answers(m Message) []Message {
@@ -28,8 +28,8 @@ func (l *lab) answers(m Message) []Message {
 func (l *lab) expectState(role Role, term, leader uint64) {
 	l.t.Helper()
 	s := l.nodes[1].Status()
-	if s.Role != role || s.Term != term || s.Leader != leader {
-		l.t.Errorf("the node is %v in term %d under %d, not %v in %d under %d", s.Role, s.Term, s.Leader, role, term, leader)
+	if s.RaftState != role || s.Term != term || s.Lead != leader {
+		l.t.Errorf("the node is %v in term %d under %d, not %v in %d under %d", s.RaftState, s.Term, s.Lead, role, term, leader)
 	}
 }
 
@@ -59,14 +59,14 @@ func TestALowerTermIsAnsweredOnlyWhereSilenceWouldBlock(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		m      Message
-		change func(*Config)
+		change func(*nodeConfig)
 		want   string // the answer; "": none
 	}{
-		{"append", Message{Type: MsgApp}, func(*Config) {}, ""},
-		{"heartbeat", Message{Type: MsgHeartbeat}, func(*Config) {}, ""},
+		{"append", Message{Type: MsgApp}, func(*nodeConfig) {}, ""},
+		{"heartbeat", Message{Type: MsgHeartbeat}, func(*nodeConfig) {}, ""},
 		{"append with CheckQuorum", Message{Type: MsgApp}, checkQuorum, "1->2 MsgAppResp term 4 holds 0"},
 		{"heartbeat with PreVote", Message{Type: MsgHeartbeat}, preVote, "1->2 MsgAppResp term 4 holds 0"},
-		{"pre-vote", Message{Type: MsgPreVote, Index: 9, LogTerm: 3}, func(*Config) {}, "1->2 MsgPreVoteResp term 4 refused"},
+		{"pre-vote", Message{Type: MsgPreVote, Index: 9, LogTerm: 3}, func(*nodeConfig) {}, "1->2 MsgPreVoteResp term 4 refused"},
 		{"vote", Message{Type: MsgVote}, checkQuorum, ""},
 		{"acknowledgement", Message{Type: MsgAppResp}, checkQuorum, ""},
 		{"read index", Message{Type: MsgReadIndexResp, Entries: []Entry{{Data: []byte("12345678r")}}}, checkQuorum, ""},
@@ -145,7 +145,7 @@ func TestVotesFollowTheRule(t *testing.T) {
 			if own := l.nodes[1].Status().Term; !test.granted && answers[0].Term != own {
 				t.Errorf("refused in term %d, not %d", answers[0].Term, own)
 			}
-			hard, _ := l.nodes[1].storage.InitialState()
+			hard, _, _ := l.nodes[1].storage.InitialState()
 			if isVote := test.m.Type == MsgVote; test.granted && isVote && hard.Vote != 2 {
 				t.Error("the vote was granted and is not durable")
 			}
@@ -216,7 +216,7 @@ func TestACandidateAsksAndCountsItselfOnlyWhenItsVoteIsDurable(t *testing.T) {
 }
 
 func TestACandidateFollowsTheLeaderOfItsTerm(t *testing.T) {
-	for _, change := range []func(*Config){preVote, func(*Config) {}} {
+	for _, change := range []func(*nodeConfig){preVote, func(*nodeConfig) {}} {
 		for _, kind := range []MessageType{MsgApp, MsgHeartbeat} {
 			l := single(t, nil, HardState{Term: 1}, change)
 			must(t, l.nodes[1].Campaign())
@@ -235,7 +235,7 @@ func TestACandidateFollowsTheLeaderOfItsTerm(t *testing.T) {
 }
 
 func TestEachCampaignDrawsItsTimeoutAnew(t *testing.T) {
-	for _, change := range []func(*Config){preVote, func(*Config) {}} {
+	for _, change := range []func(*nodeConfig){preVote, func(*nodeConfig) {}} {
 		l := single(t, nil, HardState{}, change)
 		drawn := make(map[int]bool)
 		for range 40 {
@@ -279,11 +279,16 @@ func TestMessagesThatNoCorrectNodeSendsAreRefused(t *testing.T) {
 		m    Message
 		want error
 	}{
-		"a local event":              {Message{Type: MsgHup, From: 2, To: 1}, ErrStepLocalMessage},
+		"a local event":              {Message{Type: MsgHup, From: 2, To: 1}, ErrStepLocalMsg},
 		"a type that is none":        {Message{Type: 99, From: 2, To: 1, Term: 1}, ErrUnsupported},
-		"a snapshot":                 {Message{Type: MsgSnap, From: 2, To: 1, Term: 1}, ErrUnsupported},
-		"a stranger":                 {Message{Type: MsgVote, From: 7, To: 1, Term: 1}, ErrUnknownPeer},
-		"itself":                     {Message{Type: MsgVoteResp, From: 1, To: 1, Term: 1}, ErrUnknownPeer},
+		"no snapshot":                {Message{Type: MsgSnap, From: 2, To: 1, Term: 1}, ErrMalformed},
+		"a snapshot of a later term": {Message{Type: MsgSnap, From: 2, To: 1, Term: 1, Snapshot: &Snapshot{Metadata: SnapshotMetadata{Index: 3, Term: 2}}}, ErrMalformed},
+		"an order to a thread":       {Message{Type: MsgStorageAppend, From: 2, To: 1}, ErrStepLocalMsg},
+		"a thread's word":            {Message{Type: MsgStorageAppendResp, From: 2, To: 1}, ErrStepLocalMsg},
+		"a thread that campaigns":    {Message{Type: MsgVote, From: LocalAppendThread, To: 1, Term: 1}, ErrStepLocalMsg},
+		"a stranger's answer":        {Message{Type: MsgVoteResp, From: 7, To: 1, Term: 1}, ErrStepPeerNotFound},
+		"nobody":                     {Message{Type: MsgVote, To: 1, Term: 1}, ErrMalformed},
+		"itself":                     {Message{Type: MsgVote, From: 1, To: 1, Term: 1}, ErrMalformed},
 		"for another":                {Message{Type: MsgVoteResp, From: 2, To: 3, Term: 1}, ErrMisdirected},
 		"a vote in no term":          {Message{Type: MsgVote, From: 2, To: 1}, ErrMalformed},
 		"the last term":              {Message{Type: MsgVote, From: 2, To: 1, Term: ^uint64(0)}, ErrMalformed},

@@ -14,9 +14,11 @@ const (
 	EventAppend                    // Entry was appended, at Index with LogTerm; not durable yet
 	EventTruncate                  // everything from Index on was discarded
 	EventCommit                    // the commit index rose to Index, on a node of that Role
+	EventRestore                   // Snapshot, at Index with LogTerm, replaced the log; not durable yet
+	EventProgress                  // a leader learnt how far Peer's log matches its own: up to Index; Next is to be sent next
 )
 
-var eventNames = [...]string{"term", "vote", "voteSend", "leader", "stepDown", "append", "truncate", "commit"}
+var eventNames = [...]string{"term", "vote", "voteSend", "leader", "stepDown", "append", "truncate", "commit", "restore", "progress"}
 
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) {
@@ -37,6 +39,11 @@ type Event struct {
 	PreVote bool
 	Role    Role
 	Entry   Entry
+	// Conf is the configuration in force, in EventLeader and in the EventAppend of a change of
+	// membership.
+	Conf     ConfState
+	Snapshot *Snapshot
+	Next     uint64
 }
 
 func (r *raft) trace(e Event) {
@@ -44,4 +51,8 @@ func (r *raft) trace(e Event) {
 	if r.config.Trace != nil && r.log.failure == nil {
 		r.config.Trace(e)
 	}
+}
+
+func (r *raft) traceProgress(p *progress) {
+	r.trace(Event{Kind: EventProgress, Term: r.term, Peer: p.id, Index: p.match, Next: p.next})
 }

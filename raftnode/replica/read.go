@@ -59,7 +59,7 @@ func (r *Replica) startRounds() {
 	fresh := &round{number: r.reads.last, reads: waiting, started: r.now}
 	if err := r.node.ReadIndex(r.context(fresh.number)); err != nil {
 		reason := ErrOverloaded
-		if r.node.Status().Leader == 0 {
+		if r.node.BasicStatus().Lead == raft.None {
 			reason = ErrNoLeader
 		}
 		for _, read := range waiting {
@@ -78,11 +78,11 @@ func (r *Replica) context(number uint64) []byte {
 }
 
 func (r *Replica) confirmRound(state raft.ReadState) {
-	incarnation, n := binary.Uvarint(state.Context)
+	incarnation, n := binary.Uvarint(state.RequestCtx)
 	if n <= 0 || incarnation != r.config.Incarnation {
 		return
 	}
-	number, m := binary.Uvarint(state.Context[n:])
+	number, m := binary.Uvarint(state.RequestCtx[n:])
 	if m <= 0 {
 		return
 	}

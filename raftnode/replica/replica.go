@@ -13,7 +13,6 @@
 package replica
 
 import (
-	"errors"
 	"fmt"
 
 	"capsize/raftnode/kv"
@@ -76,6 +75,7 @@ type Replica struct {
 
 	writes  writes
 	reads   reads
+	number  uint64         // of the last disk write
 	pending []pendingWrite // handed out and not yet durable, oldest first
 	out     Output
 	tracer  tracer
@@ -84,7 +84,7 @@ type Replica struct {
 // pendingWrite is a disk write in flight with the messages that rest on it.
 type pendingWrite struct {
 	Write
-	after []raft.Message
+	responses []raft.Message
 }
 
 // New returns a replica that goes on from what its storage holds. Its state machine is
@@ -94,10 +94,10 @@ func New(config Config) (*Replica, error) {
 	if err := r.tracer.init(r); err != nil {
 		return nil, err
 	}
+	config.Storage.SetConfState(raft.ConfState{Voters: config.Voters})
 	c := raft.Config{
-		ID: config.ID, Voters: config.Voters,
-		ElectionTick: config.ElectionTick, HeartbeatTick: config.HeartbeatTick,
-		Storage: config.Storage, MaxSizePerMsg: maxSizePerMsg, MaxInflightMsgs: maxInflightMsgs,
+		ID: config.ID, ElectionTick: config.ElectionTick, HeartbeatTick: config.HeartbeatTick,
+		Storage: config.Storage, AsyncStorageWrites: true, MaxSizePerMsg: maxSizePerMsg, MaxInflightMsgs: maxInflightMsgs,
 		MaxUncommittedEntriesSize: maxUncommittedBytes, MaxCommittedSizePerReady: maxCommittedPerReady,
 		PreVote: true, CheckQuorum: true, Seed: config.Seed,
 	}
@@ -137,7 +137,7 @@ func (r *Replica) Tick() {
 // Receive takes a message from another node. What is not for this node, or from none of
 // its peers, is ignored.
 func (r *Replica) Receive(m raft.Message) {
-	if r.failure != nil || m.To != r.config.ID {
+	if r.failure != nil || m.To != r.config.ID || m.From == r.config.ID {
 		return
 	}
 	r.tracer.received(m)
@@ -169,10 +169,15 @@ func (r *Replica) Persisted(number uint64) {
 		return
 	}
 	r.tracer.persisted(write.Write)
-	for _, m := range write.after {
-		r.send(m)
+	for _, m := range write.responses {
+		if m.To != r.config.ID {
+			r.send(m)
+			continue
+		}
+		// The node's own votes and acknowledgements count from here on. What is not taken belongs
+		// to a campaign or a term that is over.
+		_ = r.node.Step(m)
 	}
-	r.fail(r.node.Persisted(number))
 	r.checkCore()
 }
 
@@ -205,29 +210,30 @@ func (r *Replica) Output() Output {
 
 // take carries out what the core wants done, as far as that needs nobody else.
 func (r *Replica) take(rd raft.Ready) {
-	if rd.Write != 0 {
-		write := Write{Number: rd.Write, HardState: rd.HardState, Entries: rd.Entries, Sync: rd.MustSync}
-		r.pending = append(r.pending, pendingWrite{write, rd.AfterPersist})
-		r.out.Writes = append(r.out.Writes, write)
-	} else if len(rd.AfterPersist) > 0 {
-		r.fail(errors.New("messages wait for a write that there is none of"))
-		return
-	}
 	for _, m := range rd.Messages {
-		r.send(m)
-	}
-	for _, e := range rd.Committed {
-		r.apply(e)
-	}
-	if n := len(rd.Committed); n > 0 {
-		r.fail(r.node.AppliedTo(rd.Committed[n-1].Index))
+		switch m.Type {
+		case raft.MsgStorageAppend:
+			r.number++
+			write := Write{Number: r.number, HardState: rd.HardState, Entries: rd.Entries, Sync: rd.MustSync}
+			r.pending = append(r.pending, pendingWrite{write, m.Responses})
+			r.out.Writes = append(r.out.Writes, write)
+		case raft.MsgStorageApply:
+			for _, e := range m.Entries {
+				r.apply(e)
+			}
+			for _, response := range m.Responses {
+				r.fail(r.node.Step(response))
+			}
+		default:
+			r.send(m)
+		}
 	}
 	for _, state := range rd.ReadStates {
 		r.confirmRound(state)
 	}
 	r.serveReads()
 	if rd.SoftState != nil {
-		r.leaderChanged(rd.SoftState.Leader)
+		r.leaderChanged(rd.SoftState.Lead)
 	}
 }
 
@@ -262,9 +268,9 @@ type Status struct {
 
 // Status returns how the replica sees itself and the cluster.
 func (r *Replica) Status() Status {
-	s := r.node.Status()
+	s := r.node.BasicStatus()
 	return Status{
-		ID: s.ID, Term: s.Term, Leader: s.Leader, Commit: s.Commit, Applied: r.store.Applied(), Role: s.Role,
+		ID: s.ID, Term: s.Term, Leader: s.Lead, Commit: s.Commit, Applied: r.store.Applied(), Role: s.RaftState,
 		Waiting: r.waiting(),
 	}
 }

@@ -32,7 +32,7 @@ func (t *tracer) init(r *Replica) error {
 	t.asked = make(map[uint64]candidacy)
 	t.hashes = []uint64{0}
 	var err error
-	if t.hard, err = r.config.Storage.InitialState(); err != nil {
+	if t.hard, _, err = r.config.Storage.InitialState(); err != nil {
 		return err
 	}
 	end, err := r.config.Storage.LastIndex()

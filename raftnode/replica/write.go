@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"capsize/raftnode/kv"
+	"capsize/raftnode/raft"
 )
 
 // writes are the changes that clients wait for.
@@ -61,7 +62,7 @@ func (r *Replica) addWrite(q Request, deadline int) {
 	// Nothing of a refused one is left anywhere.
 	if err := r.node.Propose(w.data); err != nil {
 		reason := ErrOverloaded
-		if r.node.Status().Leader == 0 {
+		if r.node.BasicStatus().Lead == raft.None {
 			reason = ErrNoLeader
 		}
 		r.reply(Reply{ID: q.ID, Outcome: Refused, Err: reason})

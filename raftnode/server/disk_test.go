@@ -25,7 +25,7 @@ func entries(first, last, term uint64, size int) (list []raft.Entry) {
 
 func stored(t *testing.T, d *disk) (raft.HardState, []raft.Entry) {
 	t.Helper()
-	hard, err := d.storage.InitialState()
+	hard, _, err := d.storage.InitialState()
 	if err != nil {
 		t.Fatal(err)
 	}
