@@ -131,6 +131,20 @@ type outbox struct {
 	readStates   []ReadState
 }
 
+// next empties the outbox, whose lists are in other hands now. Under load the next Ready is
+// about as long as this one: room for it is made at once.
+func (o *outbox) next() {
+	const few = 8
+	sent, waiting := len(o.atOnce), len(o.afterPersist)
+	*o = outbox{}
+	if sent > few {
+		o.atOnce = make([]Message, 0, sent)
+	}
+	if waiting > few {
+		o.afterPersist = make([]Message, 0, waiting)
+	}
+}
+
 func newRaft(c Config) (*raft, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err

@@ -156,7 +156,7 @@ func (n *RawNode) accept(rd Ready) {
 			n.onAdvance = append(n.onAdvance, n.storageApply(rd).Responses...)
 		}
 	}
-	r.out = outbox{}
+	r.out.next()
 	r.log.unstable.accept()
 	if len(rd.CommittedEntries) > 0 {
 		r.log.acceptCommitted(rd.CommittedEntries, !n.async())
