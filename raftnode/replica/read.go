@@ -58,10 +58,7 @@ func (r *Replica) startRounds() {
 	r.reads.last++
 	fresh := &round{number: r.reads.last, reads: waiting, started: r.now}
 	if err := r.node.ReadIndex(r.context(fresh.number)); err != nil {
-		reason := ErrOverloaded
-		if r.node.BasicStatus().Lead == raft.None {
-			reason = ErrNoLeader
-		}
+		reason := r.refusal()
 		for _, read := range waiting {
 			r.reply(Reply{ID: read.id, Outcome: Refused, Err: reason})
 		}
@@ -103,8 +100,11 @@ func (r *Replica) serveReads() {
 		}
 		r.tracer.emit(trace.Event{Kind: trace.ReadServe, ID: round.number, Applied: applied})
 		for _, read := range round.reads {
-			value, present := r.store.Get(read.key)
-			r.reply(Reply{ID: read.id, Outcome: Done, Value: value, Present: present})
+			reply := Reply{ID: read.id, Outcome: Done}
+			if entry, present := r.store.Get(read.key); present {
+				reply.Value, reply.Present = parseValue(entry.Value), true
+			}
+			r.reply(reply)
 		}
 		return true
 	})

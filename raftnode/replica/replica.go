@@ -188,7 +188,7 @@ func (r *Replica) send(m raft.Message) {
 
 // HasOutput reports whether Output has anything to say.
 func (r *Replica) HasOutput() bool {
-	return r.failure == nil && (r.node.HasReady() || r.canStartRound() ||
+	return r.failure == nil && (r.node.HasReady() || r.canStartRound() || len(r.writes.fresh) > 0 ||
 		len(r.out.Events)+len(r.out.Messages)+len(r.out.Replies) > 0)
 }
 
@@ -198,6 +198,7 @@ func (r *Replica) Output() Output {
 	if r.failure != nil {
 		return Output{}
 	}
+	r.proposeFresh()
 	r.startRounds()
 	if r.node.HasReady() {
 		r.take(r.node.Ready())

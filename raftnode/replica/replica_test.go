@@ -213,7 +213,7 @@ func TestAReadIsServedWhenItsIndexIsApplied(t *testing.T) {
 	round := b.sent(raft.MsgReadIndex)[0].Entries
 	b.hear(raft.Message{Type: raft.MsgReadIndexResp, From: 2, Term: 5, Index: 1, Entries: round})
 	b.wantReplies() // confirmed at 1, but nothing is applied
-	command := kv.Command{Op: kv.Put, Key: "x", Value: 4}
+	command := kv.Command{Op: kv.Put, Key: "x", Value: "4"}
 	data := append(tag{2, 1, 1}.appendTo(nil), command.Encode()...)
 	b.hear(raft.Message{Type: raft.MsgApp, From: 2, Term: 5, Entries: []raft.Entry{{Term: 5, Index: 1, Data: data}}, Commit: 1})
 	b.wantReplies(Reply{ID: 1, Outcome: Done, Value: 4, Present: true})

@@ -2,6 +2,8 @@ package replica
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 
 	"capsize/raftnode/kv"
 )
@@ -81,20 +83,31 @@ func (r *Replica) Request(q Request) {
 
 func (q Request) validate() error {
 	if q.Op == Get {
-		return kv.Command{Op: kv.Put, Key: q.Key}.Validate()
+		return kv.Command{Op: kv.Get, Key: q.Key}.Validate()
 	}
 	return q.command().Validate()
 }
 
 func (q Request) command() kv.Command {
-	c := kv.Command{Key: q.Key, Value: q.Value, Session: q.Session, Sequence: q.Sequence}
+	c := kv.Command{Key: q.Key, Value: text(q.Value), Session: q.Session, Sequence: q.Sequence}
 	switch q.Op {
 	case Put:
 		c.Op = kv.Put
 	case CompareAndSwap:
-		c.Op, c.Expected = kv.CompareAndSwap, q.Expected
+		c.Op, c.Expected = kv.CompareAndSwap, kv.ValueIs(text(q.Expected))
 	}
 	return c
+}
+
+// Clients of this replica keep numbers; the state machine keeps them as text.
+func text(value int64) string { return strconv.FormatInt(value, 10) }
+
+func parseValue(text string) int64 {
+	value, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		panic(fmt.Sprintf("replica: a key holds %q, which no replica writes", text))
+	}
+	return value
 }
 
 func (r *Replica) reply(reply Reply) { r.out.Replies = append(r.out.Replies, reply) }

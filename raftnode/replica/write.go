@@ -12,6 +12,7 @@ type writes struct {
 	last     uint64 // number of the last one
 	byNumber map[uint64]*write
 	order    []*write // by number; those replied to are dropped now and then
+	fresh    []*write // not proposed yet
 }
 
 type write struct {
@@ -58,21 +59,43 @@ func (r *Replica) addWrite(q Request, deadline int) {
 		id: q.ID, number: r.writes.last, deadline: deadline, proposed: r.now, repeatable: q.Session != "",
 	}
 	w.data = append(tag{r.config.ID, r.config.Incarnation, w.number}.appendTo(nil), q.command().Encode()...)
-	// The core takes a proposal into its log, or sends it to the leader, or refuses it.
-	// Nothing of a refused one is left anywhere.
-	if err := r.node.Propose(w.data); err != nil {
-		reason := ErrOverloaded
-		if r.node.BasicStatus().Lead == raft.None {
-			reason = ErrNoLeader
-		}
-		r.reply(Reply{ID: q.ID, Outcome: Refused, Err: reason})
-		return
-	}
 	if r.writes.byNumber == nil {
 		r.writes.byNumber = make(map[uint64]*write)
 	}
 	r.writes.byNumber[w.number] = w
 	r.writes.order = append(r.writes.order, w)
+	r.writes.fresh = append(r.writes.fresh, w)
+}
+
+// proposeFresh proposes all writes that came since the last time, together: they travel
+// in one message, and are replicated in one.
+func (r *Replica) proposeFresh() {
+	fresh := r.writes.fresh
+	if len(fresh) == 0 {
+		return
+	}
+	batch := make([][]byte, len(fresh))
+	for i, w := range fresh {
+		batch[i] = w.data
+	}
+	// The core takes proposals into its log, or sends them to the leader, or refuses them.
+	// Nothing of a refused one is left anywhere.
+	if err := r.node.ProposeBatch(batch); err != nil {
+		reason := r.refusal()
+		for _, w := range fresh {
+			r.finishWrite(w, Reply{ID: w.id, Outcome: Refused, Err: reason})
+		}
+	}
+	clear(fresh)
+	r.writes.fresh = fresh[:0]
+}
+
+// refusal is why the core did not take a request.
+func (r *Replica) refusal() error {
+	if r.node.BasicStatus().Lead == raft.None {
+		return ErrNoLeader
+	}
+	return ErrOverloaded
 }
 
 func (r *Replica) replyToWrite(number uint64, result kv.Result) {
@@ -80,7 +103,10 @@ func (r *Replica) replyToWrite(number uint64, result kv.Result) {
 	if w == nil {
 		return // replied to when it was applied first, or timed out
 	}
-	reply := Reply{ID: w.id, Value: result.Value, Present: result.Present}
+	reply := Reply{ID: w.id, Present: result.Status == kv.Mismatch && result.Present}
+	if reply.Present {
+		reply.Value = parseValue(result.Entry.Value)
+	}
 	switch result.Status {
 	case kv.Applied:
 		reply.Outcome = Done
@@ -117,7 +143,8 @@ func (r *Replica) dropReplied() {
 }
 
 // expireWrites gives up what has passed its deadline, and proposes again what seems to
-// be lost. Whatever waits here was proposed, so it may take effect at any later time.
+// be lost. Whatever waits here was proposed, or is about to be, so it may take effect at
+// any later time.
 func (r *Replica) expireWrites() {
 	for i := 0; i < len(r.writes.order); i++ {
 		if w := r.writes.order[i]; !w.replied && r.now >= w.deadline {
@@ -132,13 +159,14 @@ func (r *Replica) expireWrites() {
 
 // proposeAgain repeats the proposals that need it, where that is safe.
 func (r *Replica) proposeAgain(needed func(*write) bool) {
+	var batch [][]byte
 	for _, w := range r.writes.order {
-		if w.replied || !w.repeatable || !needed(w) {
-			continue
+		if !w.replied && w.repeatable && needed(w) {
+			w.proposed = r.now
+			batch = append(batch, w.data)
 		}
-		w.proposed = r.now
-		if r.node.Propose(w.data) != nil {
-			return // no leader, or it takes no more: the next time-out tries again
-		}
+	}
+	if len(batch) > 0 {
+		_ = r.node.ProposeBatch(batch) // refused: the next time-out tries again
 	}
 }
