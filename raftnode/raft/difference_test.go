@@ -51,6 +51,9 @@ type pairs struct {
 	corrupt func(*raftpb.Message) // breaks what shadows are given; nil: nothing
 	wrong   string
 	seen    experience
+	// What Raft promises whatever the configuration: one leader a term, one entry an index.
+	leaders   map[uint64]uint64
+	committed map[uint64]Entry
 }
 
 // experience counts what happened: a schedule in which nothing does compares nothing.
@@ -73,6 +76,7 @@ const mostPairs = 5
 func newPairs(t testing.TB, seed uint64) *pairs {
 	c := &pairs{
 		t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), nodes: make(map[uint64]*pair), cut: make(map[uint64]bool),
+		leaders: make(map[uint64]uint64), committed: make(map[uint64]Entry),
 	}
 	config := Config{
 		ElectionTick: 3 + c.random.IntN(8), HeartbeatTick: 1 + c.random.IntN(2), MaxInflightMsgs: 1 + c.random.IntN(4),
@@ -333,6 +337,7 @@ func (c *pairs) carryOut(p *pair) {
 	for i, e := range ours.CommittedEntries {
 		p.applied = e.Index
 		c.seen.applied++
+		c.promised(p, e)
 		if e.isConfChange() {
 			c.seen.changes++
 			c.applyChange(p, e, theirs.CommittedEntries[i])
@@ -352,6 +357,15 @@ func (c *pairs) carryOut(p *pair) {
 	}
 }
 
+// promised checks that no node applies another entry at an index.
+func (c *pairs) promised(p *pair, e Entry) {
+	was, known := c.committed[e.Index]
+	if known && (was.Term != e.Term || was.Type != e.Type || !slices.Equal(was.Data, e.Data)) {
+		c.differ(p, "applies %s, another node %s", describeEntries([]Entry{e}), describeEntries([]Entry{was}))
+	}
+	c.committed[e.Index] = e
+}
+
 func (c *pairs) store(p *pair, ours Ready, theirs etcd.Ready) {
 	if ours.HardState != (HardState{}) {
 		p.disk.SetHardState(ours.HardState)
@@ -365,6 +379,10 @@ func (c *pairs) store(p *pair, ours Ready, theirs etcd.Ready) {
 	}
 	if ours.SoftState != nil && ours.SoftState.RaftState == Leader {
 		c.seen.elections++
+		if other, known := c.leaders[p.ours.raft.term]; known && other != p.id {
+			c.differ(p, "leads in term %d, and so does node %d", p.ours.raft.term, other)
+		}
+		c.leaders[p.ours.raft.term] = p.id
 	}
 	must(c.t, p.disk.Append(ours.Entries))
 	must(c.t, p.shadowDisk.Append(theirs.Entries))
