@@ -131,7 +131,7 @@ func (c *Command) decode(data string) error {
 		c.Fence = Fence{Lock: d.string(MaxKeyBytes), Token: d.uvarint()}
 	}
 	if have&hasCompares != 0 {
-		c.Compares = make([]Compare, d.count(MaxCompares))
+		c.Compares = make([]Compare, d.count(MaxCompares, 2))
 		for i := range c.Compares {
 			c.Compares[i] = Compare{Key: d.string(MaxKeyBytes), Expectation: d.expectation()}
 		}
@@ -208,11 +208,11 @@ func (d *decoder) string(most int) string {
 	return s
 }
 
-// count reads the length of a list. An element takes two bytes or more, so what was
-// read bounds what is allocated.
-func (d *decoder) count(most int) int {
+// count reads the length of a list whose elements take least bytes each, or more: so what
+// was read bounds what is allocated.
+func (d *decoder) count(most, least int) int {
 	n := d.uvarint()
-	if n > uint64(most) || n > uint64(len(d.rest)/2) {
+	if n > uint64(most) || n > uint64(len(d.rest)/least) {
 		d.fail()
 		return 0
 	}
@@ -240,7 +240,7 @@ func (d *decoder) action(a *Action) fields {
 }
 
 func (d *decoder) actions() []Action {
-	actions := make([]Action, d.count(MaxActions))
+	actions := make([]Action, d.count(MaxActions, 2))
 	for i := range actions {
 		if have := d.action(&actions[i]); have != actions[i].fields() {
 			d.fail()

@@ -313,7 +313,7 @@ func (a *Action) validate(have, besides fields) error {
 	case extra != 0:
 		return fmt.Errorf("%s with %s, which it has no use for", a.Op, extra)
 	case len(a.Key) > MaxKeyBytes:
-		return fmt.Errorf("key of %d bytes: want at most %d", len(a.Key), MaxKeyBytes)
+		return fmt.Errorf("key of %d bytes: want 1 to %d", len(a.Key), MaxKeyBytes)
 	case len(a.End) > MaxKeyBytes:
 		return fmt.Errorf("end of %d bytes: want at most %d", len(a.End), MaxKeyBytes)
 	case len(a.Value) > MaxValueBytes:

@@ -138,7 +138,7 @@ func (d *decoder) found() (f Found) {
 		f.Present, f.Entry = true, d.entry()
 	}
 	if flags&hasEntries != 0 {
-		f.Entries = make([]Entry, d.count(MaxRange))
+		f.Entries = make([]Entry, d.count(MaxRange, 2))
 		for i := range f.Entries {
 			f.Entries[i] = d.entry()
 		}
@@ -204,13 +204,7 @@ func decodeResult(data string) (Result, error) {
 	}
 	r.Succeeded = flags&hasSucceeded != 0
 	if flags&hasAnswers != 0 {
-		// An answer may be a single byte, so the length of a list is checked by hand.
-		n := d.uvarint()
-		if n > MaxActions {
-			d.fail()
-			n = 0
-		}
-		r.Answers = make([]Found, n)
+		r.Answers = make([]Found, d.count(MaxActions, 1))
 		for i := range r.Answers {
 			r.Answers[i] = d.found()
 		}

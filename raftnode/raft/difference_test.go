@@ -481,15 +481,21 @@ func (c *pairs) compareMessages(p *pair, ours []Message, theirs []*raftpb.Messag
 	c.differ(p, "sends other messages:%s", lines)
 }
 
-func (c *pairs) compare(p *pair) {
-	ours, theirs := p.ours.Status(), p.theirs.Status()
-	roles := map[etcd.StateType]Role{
+var (
+	shadowRoles = map[etcd.StateType]Role{
 		etcd.StateFollower: Follower, etcd.StatePreCandidate: PreCandidate, etcd.StateCandidate: Candidate, etcd.StateLeader: Leader,
 	}
+	shadowStates = map[string]ProgressState{
+		"StateProbe": StateProbe, "StateReplicate": StateReplicate, "StateSnapshot": StateSnapshot,
+	}
+)
+
+func (c *pairs) compare(p *pair) {
+	ours, theirs := p.ours.Status(), p.theirs.Status()
 	shadow := BasicStatus{
 		ID:        p.id,
 		HardState: HardState{theirs.HardState.GetTerm(), theirs.HardState.GetVote(), theirs.HardState.GetCommit()},
-		SoftState: SoftState{theirs.SoftState.Lead, roles[theirs.SoftState.RaftState]},
+		SoftState: SoftState{theirs.SoftState.Lead, shadowRoles[theirs.SoftState.RaftState]},
 		Applied:   theirs.Applied, LeadTransferee: theirs.LeadTransferee,
 	}
 	if ours.BasicStatus != shadow {
@@ -502,9 +508,7 @@ func (c *pairs) compare(p *pair) {
 			continue
 		}
 		got := Progress{
-			ID: own.ID, State: map[string]ProgressState{
-				"StateProbe": StateProbe, "StateReplicate": StateReplicate, "StateSnapshot": StateSnapshot,
-			}[pr.State.String()],
+			ID: own.ID, State: shadowStates[pr.State.String()],
 			Match: pr.Match, Next: pr.Next, Paused: known && pr.IsPaused(), RecentActive: pr.RecentActive,
 			PendingSnapshot: pr.PendingSnapshot, Inflight: own.Inflight, InflightFull: own.InflightFull, IsLearner: pr.IsLearner,
 		}

@@ -50,13 +50,10 @@ func (r *raft) hup(transfer bool) {
 const scanBytes = 1 << 20
 
 // hasUnappliedConfChange reports whether a change of membership is committed and not
-// applied.
+// applied. It is asked of a promotable node, whose log is not about to be replaced.
 func (r *raft) hasUnappliedConfChange() bool {
 	log := r.log
 	for from := log.apply.applied + 1; from <= log.committed; {
-		if s := log.unstable.snapshot; s != nil && from <= s.Metadata.Index {
-			return true // whatever it holds
-		}
 		entries, err := log.slice(from, log.committed+1, scanBytes)
 		if err != nil {
 			log.fail(err)

@@ -9,7 +9,7 @@ import (
 	"capsize/raftnode/raft/membership"
 )
 
-// lab is a cluster whose every step a test takes by hand: each work, each finished disk
+// lab is a cluster whose every step a test takes by hand: each Ready, each finished disk
 // write and each message delivered. What happens is written down.
 type lab struct {
 	t     testing.TB
@@ -93,7 +93,7 @@ func must(t testing.TB, err error) {
 
 func (l *lab) printf(format string, args ...any) { fmt.Fprintf(&l.log, format+"\n", args...) }
 
-// ready carries out one work of the node, up to its write being durable.
+// ready carries out one Ready of the node, up to its write being durable.
 func (l *lab) ready(id uint64) {
 	n := l.nodes[id]
 	if !n.HasReady() {
@@ -159,7 +159,7 @@ func (l *lab) persist(id uint64) {
 	must(l.t, n.Persisted(rd.Write))
 }
 
-// settle carries out every work and write of the node.
+// settle carries out every Ready and write of the node.
 func (l *lab) settle(id uint64) {
 	n := l.nodes[id]
 	for n.HasReady() || len(n.disk) > 0 {

@@ -156,6 +156,12 @@ func (r *raft) commitByQuorum() bool {
 	return true
 }
 
+// afterCommit lets go on what waited for the commit index to rise.
+func (r *raft) afterCommit() {
+	r.releaseReads()
+	r.broadcastAppend()
+}
+
 // transfer hands leadership to another voter (dissertation 3.10): it is brought up to date,
 // then told to campaign at once. Proposals are refused meanwhile.
 func (r *raft) transfer(p *progress) {

@@ -116,11 +116,10 @@ func (t MessageType) isLocal() bool {
 	return false
 }
 
-// isResponse reports whether messages of that type answer another one.
+// isResponse reports whether messages of that type answer another node's.
 func (t MessageType) isResponse() bool {
 	switch t {
-	case MsgAppResp, MsgVoteResp, MsgHeartbeatResp, MsgUnreachable, MsgReadIndexResp, MsgPreVoteResp,
-		MsgStorageAppendResp, MsgStorageApplyResp:
+	case MsgAppResp, MsgVoteResp, MsgHeartbeatResp, MsgReadIndexResp, MsgPreVoteResp:
 		return true
 	}
 	return false

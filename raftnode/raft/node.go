@@ -35,7 +35,8 @@ type Node interface {
 	// ApplyConfChange puts a committed change of membership into force; see
 	// RawNode.ApplyConfChange.
 	ApplyConfChange(change ConfChangeI) (ConfState, error)
-	// TransferLeadership asks node lead, or who leads now, to hand leadership to transferee.
+	// TransferLeadership asks the leader to hand leadership to transferee: who leads now, if
+	// that is another one than lead.
 	TransferLeadership(ctx context.Context, lead, transferee uint64)
 	// ForgetLeader makes a follower forget who leads; see RawNode.ForgetLeader.
 	ForgetLeader(ctx context.Context) error
@@ -209,13 +210,7 @@ func (n *node) Step(ctx context.Context, m Message) error {
 	if m.Type == MsgProp {
 		to = n.proposals
 	}
-	return n.send(ctx, to, m.Type == MsgProp, func(raw *RawNode) error {
-		err := raw.Step(m)
-		if m.Type == MsgProp {
-			return err
-		}
-		return nil
-	})
+	return n.send(ctx, to, m.Type == MsgProp, func(raw *RawNode) error { return raw.Step(m) })
 }
 
 func (n *node) Ready() <-chan Ready { return n.ready }
@@ -236,9 +231,10 @@ func (n *node) ApplyConfChange(change ConfChangeI) (ConfState, error) {
 	return conf, err
 }
 
-func (n *node) TransferLeadership(ctx context.Context, lead, transferee uint64) {
+func (n *node) TransferLeadership(ctx context.Context, _, transferee uint64) {
 	_ = n.send(ctx, n.calls, false, func(raw *RawNode) error { // the caller asked without wanting to know
-		return raw.raft.Step(Message{Type: MsgTransferLeader, From: transferee, To: lead})
+		raw.TransferLeader(transferee)
+		return nil
 	})
 }
 
@@ -274,14 +270,7 @@ func (n *node) ReportSnapshot(id uint64, status SnapshotStatus) {
 }
 
 func (n *node) Err() error {
-	var failure error
-	if err := n.send(context.Background(), n.calls, true, func(raw *RawNode) error {
-		failure = raw.Err()
-		return nil
-	}); err != nil {
-		return err
-	}
-	return failure
+	return n.send(context.Background(), n.calls, true, (*RawNode).Err)
 }
 
 func (n *node) Stop() {

@@ -109,20 +109,6 @@ func (n *RawNode) ProposeConfChange(change ConfChangeI) error {
 	return n.raft.Step(Message{Type: MsgProp, From: n.raft.config.ID, Entries: []Entry{change.entry()}})
 }
 
-// CheckConfChange says why this node, as leader, would not append that change of
-// membership now; nil where it would.
-func (n *RawNode) CheckConfChange(change ConfChangeI) error {
-	r := n.raft
-	if r.role != Leader || r.progress.of(r.config.ID) == nil || r.transferee != None {
-		return ErrProposalDropped
-	}
-	if reason := r.refusal(change.AsV2()); reason != "" {
-		return errors.New("raft: " + reason)
-	}
-	_, err := change.AsV2().Next(r.members)
-	return err
-}
-
 // ApplyConfChange puts a committed change of membership into force, and returns the
 // configuration, which snapshots must hold from then on. It must be called when the entry
 // is applied, unless the user decides against the change: then nothing happens, on any
@@ -187,12 +173,6 @@ func (n *RawNode) Step(m Message) error {
 		return err
 	}
 	return n.raft.Step(m)
-}
-
-// HasSnapshot reports whether the snapshot of that index is on its way to replace the log.
-func (n *RawNode) HasSnapshot(index uint64) bool {
-	s := n.raft.log.unstable.snapshot
-	return s != nil && s.Metadata.Index == index
 }
 
 // HasReady reports whether Ready has anything to say.

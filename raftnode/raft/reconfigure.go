@@ -78,15 +78,14 @@ func (r *raft) adopt(members membership.Config) {
 	if r.role != Leader {
 		return
 	}
-	if !members.Voters[0].Contains(r.config.ID) && !members.Voters[1].Contains(r.config.ID) {
+	if !members.Voters.Contains(r.config.ID) {
 		if r.config.StepDownOnRemoval {
 			r.becomeFollower(r.term, None)
 		}
 		return
 	}
-	if r.commitByQuorum() {
-		r.releaseReads() // fewer may have to agree now
-		r.broadcastAppend()
+	if r.commitByQuorum() { // fewer may have to agree now
+		r.afterCommit()
 	} else {
 		for _, p := range r.progress {
 			if p.id != r.config.ID {

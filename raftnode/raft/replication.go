@@ -33,10 +33,9 @@ func (r *raft) handleAppendResponse(m Message, p *progress) {
 		return // it says nothing new
 	}
 	switch {
-	case p.state == StateProbe:
-		p.becomeReplicate()
-	case p.state == StateSnapshot && p.match+1 >= r.log.firstIndex():
+	case p.state == StateProbe,
 		// Whatever became of the snapshot: its log joins this one now.
+		p.state == StateSnapshot && p.match+1 >= r.log.firstIndex():
 		p.becomeReplicate()
 	case p.state == StateReplicate:
 		p.inflight.free(m.Index)
@@ -44,8 +43,7 @@ func (r *raft) handleAppendResponse(m Message, p *progress) {
 	r.traceProgress(p)
 	self := p.id == r.config.ID
 	if r.commitByQuorum() {
-		r.releaseReads()
-		r.broadcastAppend()
+		r.afterCommit()
 	} else if !self && p.lacksCommit(r.log.committed) {
 		// Others had made the commit index rise while this follower was behind.
 		r.sendAppend(p, true)

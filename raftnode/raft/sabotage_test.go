@@ -12,7 +12,7 @@ import (
 type sabotage struct {
 	world   func(*world)                    // before the world's nodes start
 	restart func(*member)                   // before a node starts
-	ready   func(*world, *member, *work)    // before a work is carried out
+	ready   func(*world, *member, *work)    // before a Ready is carried out
 	receive func(*world, *member, *Message) // before a message is stepped
 }
 

@@ -82,8 +82,7 @@ func (l *lab) command(d *datadriven.TestData) {
 
 // nodeCommand is one whose first argument is a node.
 func (l *lab) nodeCommand(d *datadriven.TestData) {
-	id, err := strconv.ParseUint(d.CmdArgs[0].Key, 10, 64)
-	must(l.t, err)
+	id := parseID(l.t, d.CmdArgs[0].Key)
 	n := l.nodes[id]
 	switch d.Cmd {
 	case "campaign":
@@ -134,9 +133,7 @@ func change(t testing.TB, d *datadriven.TestData) ConfChangeI {
 		switch {
 		case changes:
 			for _, v := range arg.Vals {
-				id, err := strconv.ParseUint(v, 10, 64)
-				must(t, err)
-				v2.Changes = append(v2.Changes, ConfChangeSingle{Type: kind, NodeID: id})
+				v2.Changes = append(v2.Changes, ConfChangeSingle{Type: kind, NodeID: parseID(t, v)})
 			}
 		case arg.Key == "implicit":
 			v2.Transition = TransitionJointImplicit
@@ -164,8 +161,7 @@ func (l *lab) report(err error) {
 }
 
 func (l *lab) addScripted(d *datadriven.TestData) {
-	id, err := strconv.ParseUint(d.CmdArgs[0].Key, 10, 64)
-	must(l.t, err)
+	id := parseID(l.t, d.CmdArgs[0].Key)
 	c := labConfig(id, numbers(l.t, d, "voters"), configure(l.t, d))
 	c.Learners = numbers(l.t, d, "learners")
 	if s := numbers(l.t, d, "snapshot"); len(s) == 2 {
@@ -235,12 +231,16 @@ func numbers(t testing.TB, d *datadriven.TestData, key string) []uint64 {
 			continue
 		}
 		for _, v := range arg.Vals {
-			n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
-			must(t, err)
-			list = append(list, n)
+			list = append(list, parseID(t, v))
 		}
 	}
 	return list
+}
+
+func parseID(t testing.TB, text string) uint64 {
+	id, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+	must(t, err)
+	return id
 }
 
 func idArgs(d *datadriven.TestData) []uint64 {

@@ -79,7 +79,7 @@ func (s *MemoryStorage) Append(entries []Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	last := s.compacted + uint64(len(s.entries))
+	last := s.last()
 	if first := entries[0].Index; first == 0 || first > last+1 {
 		return fmt.Errorf("raft: append entry %d to a log that ends at %d: a gap", first, last)
 	}
@@ -115,7 +115,7 @@ func (s *MemoryStorage) InitialState() (HardState, ConfState, error) {
 func (s *MemoryStorage) Entries(lo, hi, maxBytes uint64) ([]Entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := s.compacted + uint64(len(s.entries))
+	last := s.last()
 	switch {
 	case lo <= s.compacted:
 		return nil, fmt.Errorf("%w: [%d, %d) of a log that begins at %d", ErrCompacted, lo, hi, s.compacted+1)
@@ -139,7 +139,7 @@ func (s *MemoryStorage) term(i uint64) (uint64, error) {
 		return s.compactedTerm, nil
 	case i < s.compacted:
 		return 0, ErrCompacted
-	case i > s.compacted+uint64(len(s.entries)):
+	case i > s.last():
 		return 0, ErrUnavailable
 	}
 	return s.entries[i-s.compacted-1].Term, nil
@@ -156,8 +156,10 @@ func (s *MemoryStorage) FirstIndex() (uint64, error) {
 func (s *MemoryStorage) LastIndex() (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.compacted + uint64(len(s.entries)), nil
+	return s.last(), nil
 }
+
+func (s *MemoryStorage) last() uint64 { return s.compacted + uint64(len(s.entries)) }
 
 // Snapshot implements Storage.
 func (s *MemoryStorage) Snapshot() (*Snapshot, error) {

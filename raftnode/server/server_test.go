@@ -164,7 +164,7 @@ func TestTheHTTPInterface(t *testing.T) {
 		{"PUT", "/v1/kv/x", `{"value":1}`, []string{HeaderSession, "s"}, bad(400, "without a sequence")},
 		{"PUT", "/v1/kv/x", `{"value":1}`, []string{HeaderSequence, "1"}, bad(400, "without a session")},
 		{"PUT", "/v1/kv/x", `{"value":1}`, []string{HeaderSequence, "one"}, bad(400, "number")},
-		{"PUT", "/v1/kv/" + strings.Repeat("k", 600), `{"value":1}`, nil, bad(400, "at most 512")},
+		{"PUT", "/v1/kv/" + strings.Repeat("k", 600), `{"value":1}`, nil, bad(400, "1 to 512")},
 		{"GET", "/v1/kv/x?timeout=soon", "", nil, bad(400, "duration")},
 		{"GET", "/v1/kv/x", "", []string{HeaderTimeout, "-1s"}, bad(400, "duration")},
 		{"DELETE", "/v1/kv/x", "", nil, bad(404, "want GET or PUT")},
