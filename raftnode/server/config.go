@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"capsize/raftnode/wal"
+	"capsize/raftnode/files"
 )
 
 // Config is what a node is made of. Every field but FS, Seed, TraceFile and Logf must be
@@ -24,8 +24,8 @@ type Config struct {
 	Tick           time.Duration // one tick of the consensus core
 	ElectionTicks  int           // least number of ticks without a leader before an election
 	HeartbeatTicks int
-	Seed           uint64 // of the election time-outs
-	FS             wal.FS // nil: the operating system's
+	Seed           uint64   // of the election time-outs
+	FS             files.FS // nil: the operating system's
 	Logf           func(format string, args ...any)
 }
 

@@ -22,11 +22,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"capsize/raftnode/disk"
+	"capsize/raftnode/files"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/replica"
 	"capsize/raftnode/trace"
 	"capsize/raftnode/transport"
-	"capsize/raftnode/wal"
 )
 
 const (
@@ -45,7 +46,7 @@ type Server struct {
 	peers     net.Listener
 	clients   net.Listener
 	lock      *os.File
-	disk      *disk
+	disk      *disk.Disk
 	trace     *trace.Writer // nil: no trace
 	replica   *replica.Replica
 	transport *transport.Transport
@@ -69,7 +70,7 @@ func Start(config Config) (*Server, error) {
 		return nil, err
 	}
 	if config.FS == nil {
-		config.FS = wal.OS{}
+		config.FS = files.OS{}
 	}
 	if config.Logf == nil {
 		config.Logf = func(string, ...any) {}
@@ -98,11 +99,10 @@ func (s *Server) open() error {
 	if s.lock, err = lockDir(s.config.DataDir); err != nil {
 		return err
 	}
-	identity := wal.Identity{Cluster: s.config.Cluster, Node: s.id}
-	if s.disk, err = openDisk(s.config.FS, s.config.DataDir, identity); err != nil {
+	if s.disk, err = disk.Open(disk.Options{FS: s.config.FS, Dir: s.config.DataDir, Cluster: s.config.Cluster, Node: s.id}); err != nil {
 		return err
 	}
-	if torn := s.disk.report.Torn; torn != nil {
+	if torn := s.disk.Report().Torn; torn != nil {
 		s.config.Logf("repaired the log: %s", torn)
 	}
 	if s.config.TraceFile != "" {
@@ -115,10 +115,10 @@ func (s *Server) open() error {
 		voters[i] = uint64(i) + 1
 	}
 	s.replica, err = replica.New(replica.Config{
-		ID: s.id, Voters: voters, Incarnation: s.disk.incarnation,
+		ID: s.id, Voters: voters, Incarnation: s.disk.Incarnation(),
 		ElectionTick: s.config.ElectionTicks, HeartbeatTick: s.config.HeartbeatTicks,
 		// Each start draws other time-outs, or two nodes that collide would collide again.
-		Seed: s.config.Seed + s.disk.incarnation<<32, Storage: s.disk.storage, Trace: s.trace != nil,
+		Seed: s.config.Seed + s.disk.Incarnation()<<32, Storage: s.disk.Storage(), Trace: s.trace != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("data in %s: %w", s.config.DataDir, err)
@@ -134,7 +134,7 @@ func (s *Server) openTrace() error {
 	}
 	var cut int64
 	var err error
-	if s.trace, cut, err = trace.Open(s.config.TraceFile, s.id, s.disk.incarnation, names); err != nil {
+	if s.trace, cut, err = trace.Open(s.config.TraceFile, s.id, s.disk.Incarnation(), names); err != nil {
 		return err
 	}
 	if cut > 0 {
@@ -146,7 +146,7 @@ func (s *Server) openTrace() error {
 // Describe says in a line what the node is and where it listens.
 func (s *Server) Describe() string {
 	return fmt.Sprintf("serves clients on %s and peers on %s, start number %d, %d log records in %s",
-		s.clients.Addr(), s.peers.Addr(), s.disk.incarnation, s.disk.report.Records, s.config.DataDir)
+		s.clients.Addr(), s.peers.Addr(), s.disk.Incarnation(), s.disk.Report().Records, s.config.DataDir)
 }
 
 // Run serves until ctx ends, and then returns nil when requests in flight had a moment to
@@ -210,7 +210,7 @@ func (s *Server) close() error {
 		problems = append(problems, s.trace.Close())
 	}
 	if s.disk != nil {
-		problems = append(problems, s.disk.log.Close())
+		problems = append(problems, s.disk.Close())
 	}
 	if s.lock != nil {
 		problems = append(problems, s.lock.Close())

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"capsize/raftnode/wal/crashfs"
+	"capsize/raftnode/files/crashfs"
 )
 
 func freeAddress(t testing.TB) string {

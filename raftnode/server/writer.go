@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"capsize/raftnode/disk"
 	"capsize/raftnode/replica"
 )
 
@@ -14,7 +15,7 @@ import (
 // Its queue is bounded by what the replica has in flight: a leader's uncommitted bytes, a
 // follower's window.
 type writer struct {
-	disk *disk
+	disk *disk.Disk
 	done atomic.Uint64 // number of the last durable write
 	wake chan struct{} // holds a token when done or err has changed
 
@@ -26,7 +27,7 @@ type writer struct {
 	err    error
 }
 
-func newWriter(d *disk) *writer {
+func newWriter(d *disk.Disk) *writer {
 	w := &writer{disk: d, wake: make(chan struct{}, 1)}
 	w.more.L = &w.mu
 	return w
@@ -42,7 +43,7 @@ func (w *writer) Add(writes []replica.Write) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(writes) > 0 && !writes[0].Sync && !w.busy && len(w.queue) == 0 && w.err == nil {
-		if err := w.disk.append(writes[0]); err != nil {
+		if err := w.append(writes[0]); err != nil {
 			w.fail(err)
 			return
 		}
@@ -104,7 +105,7 @@ func (w *writer) Run() {
 func (w *writer) commit(group []replica.Write) error {
 	sync := false
 	for _, write := range group {
-		if err := w.disk.append(write); err != nil {
+		if err := w.append(write); err != nil {
 			return err
 		}
 		sync = sync || write.Sync
@@ -112,7 +113,11 @@ func (w *writer) commit(group []replica.Write) error {
 	if !sync {
 		return nil
 	}
-	return w.disk.log.Sync()
+	return w.disk.Sync()
+}
+
+func (w *writer) append(write replica.Write) error {
+	return w.disk.Append(write.HardState, nil, write.Entries)
 }
 
 func (w *writer) notify() {

@@ -11,17 +11,20 @@ import (
 // The format, all numbers little-endian.
 //
 //	header, 128 bytes: magic 8 | version 4 | length of cluster id 4 | node 8 | segment 8 |
-//	                   cluster id 64, zero padded | zero 28 | CRC-32C of the above 4
+//	                   cluster id 64, zero padded | length of header and head 4 | zero 24 |
+//	                   CRC-32C of the above 4
 //	frame:             length of record 4 | CRC-32C 4 | durable 8 | record | zero padding to 8
 //
 // A frame's CRC covers its segment and offset (not stored), length, durable and record: a
 // frame that stands where it was not written is not valid. durable is the size up to
 // which the segment was known to be on disk when the frame was written. It tells a torn
 // tail, where a later frame may have reached the disk before an earlier one, from damage
-// to what was durable once.
+// to what was durable once. Behind the last frame of the newest segment stand zeros, or the
+// end of the file; behind that of every other, the end. The frames of the head have durable
+// zero, since nothing is on disk when they are written; no other frame has.
 const (
 	magic           = "capswal\n"
-	version         = 1
+	version         = 2
 	headerBytes     = 128
 	maxClusterBytes = 64
 	frameBytes      = 16
@@ -30,23 +33,49 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func encodeHeader(id Identity, segment uint64) []byte {
-	b := make([]byte, headerBytes)
+// encodeHeader fills in the header in front of a head.
+func encodeHeader(b []byte, id Identity, segment uint64) {
 	copy(b, magic)
 	binary.LittleEndian.PutUint32(b[8:], version)
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(id.Cluster)))
 	binary.LittleEndian.PutUint64(b[16:], id.Node)
 	binary.LittleEndian.PutUint64(b[24:], segment)
 	copy(b[32:32+maxClusterBytes], id.Cluster)
+	binary.LittleEndian.PutUint32(b[32+maxClusterBytes:], uint32(len(b)))
 	binary.LittleEndian.PutUint32(b[headerBytes-4:], crc32.Checksum(b[:headerBytes-4], castagnoli))
-	return b
 }
 
-// unfinishedHeader reports whether data is what a crash during the creation of a segment
-// may leave: nothing beyond a header that is incomplete.
-func unfinishedHeader(data []byte) bool {
-	return len(data) <= headerBytes && !headerIntact(data)
+// unfinished reports whether data is what a crash during the creation of a segment may
+// leave: a header or head that is not whole, and behind it nothing that was written when
+// they were durable.
+func unfinished(data []byte, segment uint64) bool {
+	return !headWhole(data, segment) && !writtenLater(data, segment)
 }
+
+func headWhole(data []byte, segment uint64) bool {
+	if !headerIntact(data) {
+		return false
+	}
+	end := int64(binary.LittleEndian.Uint32(data[32+maxClusterBytes:]))
+	for offset := int64(headerBytes); offset < end; {
+		if offset >= int64(len(data)) {
+			return false
+		}
+		f, err := decodeFrame(data, segment, offset)
+		if err != nil {
+			return false
+		}
+		offset = f.end
+	}
+	return true
+}
+
+func writtenLater(data []byte, segment uint64) bool {
+	_, found := provesDurable(data, segment, 0)
+	return found
+}
+
+func allZero(data []byte) bool { return len(bytes.TrimLeft(data, "\x00")) == 0 }
 
 func headerIntact(data []byte) bool {
 	return len(data) >= headerBytes &&

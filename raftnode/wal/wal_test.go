@@ -11,8 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"capsize/raftnode/files"
+	"capsize/raftnode/files/crashfs"
 	"capsize/raftnode/wal"
-	"capsize/raftnode/wal/crashfs"
 )
 
 var node1 = wal.Identity{Cluster: "test", Node: 1}
@@ -28,7 +29,7 @@ func open(t *testing.T, opts wal.Options) (*wal.WAL, wal.Report, []string) {
 
 func tryOpen(opts wal.Options) (*wal.WAL, wal.Report, []string, error) {
 	var records []string
-	log, report, err := wal.Open(opts, func(record []byte) error {
+	log, report, err := wal.Open(opts, func(_ uint64, record []byte) error {
 		records = append(records, string(record))
 		return nil
 	})
@@ -48,7 +49,7 @@ func write(t *testing.T, log *wal.WAL, records ...string) {
 }
 
 func TestRecordsComeBackInOrderAcrossSegments(t *testing.T) {
-	opts := wal.Options{FS: wal.OS{}, Dir: filepath.Join(t.TempDir(), "a", "b"), Identity: node1, SegmentBytes: 300}
+	opts := wal.Options{FS: files.OS{}, Dir: filepath.Join(t.TempDir(), "a", "b"), Identity: node1, SegmentBytes: 300}
 	log, report, _ := open(t, opts)
 	if !report.Created {
 		t.Error("a new log does not say that it was created")
@@ -81,16 +82,20 @@ func TestRecordsComeBackInOrderAcrossSegments(t *testing.T) {
 // was synced is there, what is there is a prefix of what was appended, and the log can be
 // written again.
 func TestEverySyncedRecordSurvivesACrashAtEveryOperation(t *testing.T) {
-	opts := wal.Options{Dir: "wal", Identity: node1, SegmentBytes: 2000}
+	opts := wal.Options{Dir: "wal", Identity: node1, SegmentBytes: 2000, AllocateBytes: 1024}
 	run := func(fs *crashfs.FS) (appended []string, synced int) {
 		opts.FS = fs
+		opts.Head = func() [][]byte { return [][]byte{fmt.Appendf(nil, "head %d", len(appended))} }
 		log, _, records, err := tryOpen(opts)
 		if err != nil {
 			return nil, 0
 		}
-		appended, synced = records, len(records)
+		appended, synced = complete(nil, records), len(records)
 		rng := rand.New(rand.NewPCG(7, 7))
 		for i := range 90 {
+			if i%30 == 29 && log.Release(log.Segment()-uint64(rng.IntN(2))) != nil {
+				return appended, synced
+			}
 			record := fmt.Sprintf("%d:%s", i, strings.Repeat("r", rng.IntN(900)))
 			if log.Append([]byte(record)) != nil {
 				return appended, synced
@@ -125,10 +130,12 @@ func TestEverySyncedRecordSurvivesACrashAtEveryOperation(t *testing.T) {
 					}
 				}
 				fs.Restart()
+				opts.Head = func() [][]byte { return [][]byte{fmt.Appendf(nil, "head %d", len(appended))} }
 				log, report, got, err := tryOpen(opts)
 				if err != nil {
 					t.Fatalf("crash at %d, seed %d: %v", at, seed, err)
 				}
+				got = complete(appended, got)
 				if len(got) < synced || len(got) > len(appended) || !slices.Equal(got, appended[:len(got)]) {
 					t.Fatalf("crash at %d, seed %d: %d records, %d were synced and %d appended", at, seed, len(got), synced, len(appended))
 				}
@@ -145,8 +152,22 @@ func TestEverySyncedRecordSurvivesACrashAtEveryOperation(t *testing.T) {
 	}
 }
 
+// complete returns the records of a log of which segments may be released: the head of the
+// first one left says how many of those appended stood before it.
+func complete(appended, replayed []string) (records []string) {
+	for i, record := range replayed {
+		var before int
+		if n, _ := fmt.Sscanf(record, "head %d", &before); n == 0 {
+			records = append(records, record)
+		} else if i == 0 {
+			records = append(records, appended[:min(before, len(appended))]...)
+		}
+	}
+	return records
+}
+
 func TestATornTailIsCutAndReported(t *testing.T) {
-	opts := wal.Options{FS: wal.OS{}, Dir: t.TempDir(), Identity: node1}
+	opts := wal.Options{FS: files.OS{}, Dir: t.TempDir(), Identity: node1, AllocateBytes: 8}
 	log, _, _ := open(t, opts)
 	write(t, log, "kept")
 	path := filepath.Join(opts.Dir, "0000000000000001.wal")
@@ -183,7 +204,10 @@ func fileSize(t *testing.T, path string) int64 {
 // records, where damage looks like a torn tail and is reported as one.
 func TestDamageToAnyByteIsNoticed(t *testing.T) {
 	fs := crashfs.New(1)
-	opts := wal.Options{FS: fs, Dir: "wal", Identity: node1, SegmentBytes: 600}
+	opts := wal.Options{
+		FS: fs, Dir: "wal", Identity: node1, SegmentBytes: 600, AllocateBytes: 128,
+		Head: func() [][]byte { return [][]byte{[]byte("head")} },
+	}
 	log, _, _ := open(t, opts)
 	var want []string
 	for i := range 30 {
@@ -213,7 +237,7 @@ func TestDamageToAnyByteIsNoticed(t *testing.T) {
 				}
 			case report.Torn == nil:
 				t.Fatalf("%s, byte %d: damage went unnoticed", path, offset)
-			case len(got) < len(want)-1:
+			case len(complete(nil, got)) < len(want)-1:
 				t.Fatalf("%s, byte %d: %d of %d records, and no error", path, offset, len(got), len(want))
 			default:
 				cut++
@@ -226,8 +250,91 @@ func TestDamageToAnyByteIsNoticed(t *testing.T) {
 	}
 }
 
+// A head that was not whole when the machine crashed must not be taken for one that says
+// nothing: what it repeats may be released next.
+func TestASegmentWithHalfAHeadIsMadeAgain(t *testing.T) {
+	opts := wal.Options{
+		FS: files.OS{}, Dir: t.TempDir(), Identity: node1, SegmentBytes: 200,
+		Head: func() [][]byte { return [][]byte{[]byte("head 1"), []byte("head 2")} },
+	}
+	log, _, _ := open(t, opts)
+	write(t, log, strings.Repeat("x", 200))
+	path := filepath.Join(opts.Dir, "0000000000000002.wal")
+	for _, size := range []int64{0, 100, 128, 152, 170} {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		log, report, got := open(t, opts)
+		if report.Torn == nil || report.Torn.File != path || report.Segments != 1 || len(got) != 3 {
+			t.Errorf("a second segment of %d bytes: %+v, %d records", size, report, len(got))
+		}
+		write(t, log, strings.Repeat("y", 10)) // it stands behind, so that segment 2 is made again
+		if _, _, got := open(t, opts); len(got) < 4 {
+			t.Errorf("after the repair of a segment of %d bytes: %q", size, got)
+		}
+		if err := os.Remove(filepath.Join(opts.Dir, "0000000000000001.wal")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		log, _, _ = open(t, opts)
+		write(t, log, strings.Repeat("x", 200))
+	}
+}
+
+func TestReleasedSegmentsAreGoneAndTheHeadStandsForThem(t *testing.T) {
+	said := "nothing"
+	opts := wal.Options{
+		FS: files.OS{}, Dir: t.TempDir(), Identity: node1, SegmentBytes: 400,
+		Head: func() [][]byte { return [][]byte{[]byte("so far: " + said)} },
+	}
+	log, _, _ := open(t, opts)
+	for i := range 30 {
+		said = fmt.Sprintf("record %d", i)
+		write(t, log, said)
+	}
+	newest := log.Segment()
+	if newest < 4 {
+		t.Fatalf("only %d segments", newest)
+	}
+	if err := log.Release(newest - 1); err != nil {
+		t.Fatal(err)
+	}
+	_, report, got := open(t, opts)
+	if report.Segments != 2 || !strings.HasPrefix(got[0], "so far: record ") || got[len(got)-1] != "record 29" {
+		t.Errorf("%+v, %q", report, got)
+	}
+	log, _, _ = open(t, opts)
+	if err := log.Release(newest + 5); err != nil {
+		t.Fatal(err)
+	}
+	write(t, log, "goes on")
+	if _, report, got := open(t, opts); report.Segments != 1 || got[len(got)-1] != "goes on" {
+		t.Errorf("after everything else was released: %+v, %q", report, got)
+	}
+}
+
+// Space is written ahead: most syncs leave the file's size alone.
+func TestSpaceIsAllocatedAhead(t *testing.T) {
+	opts := wal.Options{FS: files.OS{}, Dir: t.TempDir(), Identity: node1, AllocateBytes: 4096}
+	log, _, _ := open(t, opts)
+	path := filepath.Join(opts.Dir, "0000000000000001.wal")
+	sizes := map[int64]int{}
+	for range 100 {
+		write(t, log, strings.Repeat("x", 80))
+		sizes[fileSize(t, path)]++
+	}
+	if len(sizes) != 3 {
+		t.Errorf("sizes of the file after each of 100 syncs of 96 bytes: %v", sizes)
+	}
+	if _, report, got := open(t, opts); report.Torn != nil || len(got) != 100 {
+		t.Errorf("what was allocated ahead looks torn: %v, %d records", report.Torn, len(got))
+	}
+}
+
 func TestALostSegmentIsRefused(t *testing.T) {
-	opts := wal.Options{FS: wal.OS{}, Dir: t.TempDir(), Identity: node1, SegmentBytes: 200}
+	opts := wal.Options{FS: files.OS{}, Dir: t.TempDir(), Identity: node1, SegmentBytes: 200}
 	log, _, _ := open(t, opts)
 	for range 20 {
 		write(t, log, "some record or other")
@@ -241,7 +348,7 @@ func TestALostSegmentIsRefused(t *testing.T) {
 }
 
 func TestALogOfAnotherNodeOrClusterIsRefused(t *testing.T) {
-	opts := wal.Options{FS: wal.OS{}, Dir: t.TempDir(), Identity: node1}
+	opts := wal.Options{FS: files.OS{}, Dir: t.TempDir(), Identity: node1}
 	log, _, _ := open(t, opts)
 	write(t, log, "mine")
 	for _, other := range []wal.Identity{{Cluster: "test", Node: 2}, {Cluster: "prod", Node: 1}, {}} {
@@ -280,7 +387,7 @@ func TestAFailedSyncIsFinal(t *testing.T) {
 // again after its own repair.
 func FuzzOpen(f *testing.F) {
 	fs := crashfs.New(1)
-	log, _, err := wal.Open(wal.Options{FS: fs, Dir: "wal", Identity: node1}, func([]byte) error { return nil })
+	log, _, err := wal.Open(wal.Options{FS: fs, Dir: "wal", Identity: node1}, func(uint64, []byte) error { return nil })
 	if err != nil {
 		f.Fatal(err)
 	}

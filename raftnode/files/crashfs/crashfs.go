@@ -1,20 +1,23 @@
 // Package crashfs is a file system in memory that crashes as real ones may: what was not
-// synced is lost, kept, or torn at sector boundaries, in any mixture.
+// synced is lost, kept, or torn at sector boundaries, in any mixture, and of names that
+// were created, removed or renamed without a sync of their directory any may be there.
 //
 // A test counts the operations of a run, then repeats the run once per operation with
 // [FS.CrashAt], calls [FS.Restart], and looks at what is left.
 package crashfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"sync"
 
-	"capsize/raftnode/wal"
+	"capsize/raftnode/files"
 )
 
 // ErrCrashed is what every operation returns between the crash and [FS.Restart].
@@ -40,7 +43,7 @@ type inode struct {
 	synced []byte
 }
 
-var _ wal.FS = (*FS)(nil)
+var _ files.FS = (*FS)(nil)
 
 // New returns an empty file system whose crashes are drawn from the seed.
 func New(seed uint64) *FS {
@@ -48,7 +51,7 @@ func New(seed uint64) *FS {
 }
 
 // CrashAt makes the machine crash in the middle of operation n, counted from 1 since New:
-// writes, truncations, syncs, creations and removals count. 0 means never.
+// writes, truncations, syncs, creations, renamings and removals count. 0 means never.
 func (c *FS) CrashAt(n int) { c.locked(func() { c.crashAt = n }) }
 
 // FailSync makes every file sync return err, and the data that was to be synced count as
@@ -141,10 +144,10 @@ func (c *FS) begin() (crashing bool, err error) {
 	return false, nil
 }
 
-// MkdirAll implements wal.FS: directories exist.
+// MkdirAll implements files.FS: directories exist.
 func (c *FS) MkdirAll(string) error { return nil }
 
-// List implements wal.FS.
+// List implements files.FS.
 func (c *FS) List(dir string) ([]string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,7 +163,7 @@ func (c *FS) List(dir string) ([]string, error) {
 	return names, nil
 }
 
-// ReadFile implements wal.FS.
+// ReadFile implements files.FS.
 func (c *FS) ReadFile(path string) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,8 +185,8 @@ func (c *FS) WriteFile(path string, data []byte) {
 	})
 }
 
-// Create implements wal.FS.
-func (c *FS) Create(path string) (wal.File, error) {
+// Create implements files.FS.
+func (c *FS) Create(path string) (files.File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.names[path] != nil && !c.crashed {
@@ -196,8 +199,14 @@ func (c *FS) Create(path string) (wal.File, error) {
 	return &handle{fs: c, file: c.names[path], boot: c.boot}, err
 }
 
-// Append implements wal.FS.
-func (c *FS) Append(path string) (wal.File, error) {
+// Open implements files.FS.
+func (c *FS) Open(path string) (io.ReadCloser, error) {
+	data, err := c.ReadFile(path)
+	return io.NopCloser(bytes.NewReader(data)), err
+}
+
+// OpenFile implements files.FS.
+func (c *FS) OpenFile(path string) (files.File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.crashed {
@@ -210,7 +219,7 @@ func (c *FS) Append(path string) (wal.File, error) {
 	return &handle{fs: c, file: file, boot: c.boot}, nil
 }
 
-// Remove implements wal.FS.
+// Remove implements files.FS.
 func (c *FS) Remove(path string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,7 +230,24 @@ func (c *FS) Remove(path string) error {
 	return err
 }
 
-// SyncDir implements wal.FS.
+// Rename implements files.FS. In a crash before the directory is synced each of the two
+// names is found as it was or as it became, whatever became of the other: harsher than
+// most file systems are.
+func (c *FS) Rename(from, to string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names[from] == nil && !c.crashed {
+		return fmt.Errorf("rename %s: %w", from, fs.ErrNotExist)
+	}
+	crashing, err := c.begin()
+	if err == nil || crashing {
+		c.names[to] = c.names[from]
+		delete(c.names, from)
+	}
+	return err
+}
+
+// SyncDir implements files.FS.
 func (c *FS) SyncDir(dir string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,16 +286,29 @@ func (h *handle) do(f func()) error {
 	return err
 }
 
-// Write appends. When the crash comes in its middle, any part of it may reach the disk.
-func (h *handle) Write(p []byte) (int, error) {
-	if err := h.do(func() { h.file.data = append(h.file.data, p...) }); err != nil {
+// WriteAt writes, beyond the end too. When the crash comes in its middle, any part of it
+// may reach the disk.
+func (h *handle) WriteAt(p []byte, offset int64) (int, error) {
+	err := h.do(func() {
+		h.file.resize(max(int64(len(h.file.data)), offset+int64(len(p))))
+		copy(h.file.data[offset:], p)
+	})
+	if err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
 func (h *handle) Truncate(size int64) error {
-	return h.do(func() { h.file.data = h.file.data[:size:size] })
+	return h.do(func() { h.file.resize(size) })
+}
+
+func (f *inode) resize(size int64) {
+	if short := size - int64(len(f.data)); short > 0 {
+		f.data = append(f.data, make([]byte, short)...)
+		return
+	}
+	f.data = f.data[:size:size]
 }
 
 func (h *handle) Sync() error {

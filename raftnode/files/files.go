@@ -1,4 +1,6 @@
-package wal
+// Package files is the part of a file system that a node's durable state needs. [OS] is
+// the real one; package crashfs has one in memory that crashes.
+package files
 
 import (
 	"errors"
@@ -7,29 +9,33 @@ import (
 	"path/filepath"
 )
 
-// FS is the part of a file system that a log needs. [OS] is the real one; package
-// crashfs has one in memory that crashes.
+// FS is a file system. It may be used by several goroutines.
 type FS interface {
 	// MkdirAll creates a directory and its parents, durably.
 	MkdirAll(dir string) error
 	// List returns the names of the files in a directory.
 	List(dir string) ([]string, error)
 	ReadFile(path string) ([]byte, error)
+	// Open opens an existing file for reading from its beginning.
+	Open(path string) (io.ReadCloser, error)
 	// Create makes a new, empty file. It fails where one exists.
 	Create(path string) (File, error)
-	// Append opens an existing file for writing at its end.
-	Append(path string) (File, error)
+	// OpenFile opens an existing file for writing.
+	OpenFile(path string) (File, error)
 	Remove(path string) error
-	// SyncDir makes the creation and removal of files in a directory durable.
+	// Rename gives a file another name, in the same directory, in place of whatever has it.
+	Rename(from, to string) error
+	// SyncDir makes the creation, renaming and removal of files in a directory durable.
 	SyncDir(dir string) error
 }
 
-// File is a file that is written at its end.
+// File is a file that is written. What was written is durable after Sync, together with as
+// much of the size as is needed to read it back.
 type File interface {
-	io.WriteCloser
-	// Truncate cuts the file; later writes go to its new end.
+	io.WriterAt
+	io.Closer
+	// Truncate sets the file's size.
 	Truncate(size int64) error
-	// Sync makes the file's data and size durable.
 	Sync() error
 }
 
@@ -69,16 +75,22 @@ func (OS) List(dir string) ([]string, error) {
 // ReadFile implements FS.
 func (OS) ReadFile(path string) ([]byte, error) { return os.ReadFile(path) }
 
+// Open implements FS.
+func (OS) Open(path string) (io.ReadCloser, error) { return os.Open(path) }
+
 // Create implements FS.
 func (OS) Create(path string) (File, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o644)
+	return osFile(os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644))
 }
 
-// Append implements FS.
-func (OS) Append(path string) (File, error) { return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0) }
+// OpenFile implements FS.
+func (OS) OpenFile(path string) (File, error) { return osFile(os.OpenFile(path, os.O_WRONLY, 0)) }
 
 // Remove implements FS.
 func (OS) Remove(path string) error { return os.Remove(path) }
+
+// Rename implements FS.
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 
 // SyncDir implements FS.
 func (OS) SyncDir(dir string) error {
@@ -88,3 +100,14 @@ func (OS) SyncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+type file struct{ *os.File }
+
+func osFile(f *os.File, err error) (File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return file{f}, nil
+}
+
+func (f file) Sync() error { return syncData(f.File) }
