@@ -35,15 +35,21 @@ func parse(args []string, out io.Writer) (server.Config, error) {
 	var c server.Config
 	flags := flag.NewFlagSet("raftnode", flag.ContinueOnError)
 	flags.SetOutput(out)
-	flags.StringVar(&c.Name, "name", "", "this node's `name`, one of --peers")
-	peers := flags.String("peers", "", "all members, this one too, in the same order on every node: n1=`host:port`,n2=host:port; the addresses at which this node dials each")
+	flags.StringVar(&c.Name, "name", "", "this node's `name`")
+	peers := flags.String("peers", "", "the members with which a new cluster begins, this one too, the same list on each: n1=`host:port`,n2=host:port")
+	flags.StringVar(&c.Join, "join", "", "instead of --peers, `host:port` at which any member serves clients: this node joins its cluster, to which it was added before")
+	dial := flags.String("dial", "", "addresses at which this node reaches members in place of those that they give: n2=`host:port`")
 	flags.StringVar(&c.ListenPeer, "listen-peer", "", "`host:port` on which peers reach this node")
 	flags.StringVar(&c.ListenClient, "listen-client", "", "`host:port` on which clients reach this node")
-	flags.StringVar(&c.DataDir, "data", "", "`directory` of the log; created if missing")
+	flags.StringVar(&c.DataDir, "data", "", "`directory` of the log and the snapshots; created if missing")
 	flags.StringVar(&c.TraceFile, "trace", "", "`file` to which protocol events are appended; none if empty")
 	flags.DurationVar(&c.Tick, "tick", 25*time.Millisecond, "length of a tick")
 	flags.IntVar(&c.ElectionTicks, "election-ticks", 20, "ticks without a leader before an election, at least; the real `number` is drawn from that to twice that")
 	flags.IntVar(&c.HeartbeatTicks, "heartbeat-ticks", 2, "`number` of ticks between heartbeats")
+	flags.Uint64Var(&c.SnapshotEntries, "snapshot-entries", 0, "`number` of log entries after which a snapshot is taken; 0: 100000")
+	flags.Uint64Var(&c.SnapshotBytes, "snapshot-bytes", 0, "`bytes` of log entries after which a snapshot is taken; 0: 64 MiB")
+	flags.Uint64Var(&c.KeepEntries, "keep-entries", 0, "`number` of log entries behind a snapshot that stay in the log; 0: 10000")
+	flags.Int64Var(&c.SnapshotRate, "snapshot-rate", 0, "`bytes` a second that the stream of a snapshot may take; 0: no bound")
 	flags.Uint64Var(&c.Seed, "seed", 0, "`seed` of the election time-outs")
 	flags.StringVar(&c.Cluster, "cluster-id", "capsize", "`id` that all members share; data and peers of another cluster are refused")
 	if err := flags.Parse(args); err != nil {
@@ -55,6 +61,9 @@ func parse(args []string, out io.Writer) (server.Config, error) {
 			return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 		}
 		if c.Peers, err = server.ParsePeers(*peers); err != nil {
+			return err
+		}
+		if c.Dial, err = server.ParsePeers(*dial); err != nil {
 			return err
 		}
 		return c.Validate()

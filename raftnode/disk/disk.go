@@ -68,6 +68,18 @@ func Open(o Options) (*Disk, error) {
 	return d, nil
 }
 
+// Owner says whose data a directory holds: a node's ID. found is false where it holds none
+// yet.
+func Owner(fs files.FS, dir string) (node uint64, found bool, err error) {
+	owner, found, err := wal.Owner(fs, logDir(dir))
+	if err != nil {
+		return 0, false, fmt.Errorf("find out whose data is in %s: %w", dir, err)
+	}
+	return owner.Node, found, nil
+}
+
+func logDir(dir string) string { return filepath.Join(dir, "log") }
+
 func (d *Disk) open(o Options) error {
 	var err error
 	owner := fmt.Sprintf("node %d of cluster %q", o.Node, o.Cluster)
@@ -75,7 +87,7 @@ func (d *Disk) open(o Options) error {
 		return err
 	}
 	d.log, d.report, err = wal.Open(wal.Options{
-		FS: o.FS, Dir: filepath.Join(o.Dir, "log"), Identity: wal.Identity{Cluster: o.Cluster, Node: o.Node},
+		FS: o.FS, Dir: logDir(o.Dir), Identity: wal.Identity{Cluster: o.Cluster, Node: o.Node},
 		SegmentBytes: o.SegmentBytes, AllocateBytes: o.AllocateBytes, Head: d.head,
 	}, d.replay)
 	if err != nil {
@@ -137,8 +149,11 @@ func (d *Disk) note(number, last uint64) {
 func (d *Disk) Sync() error { return d.log.Sync() }
 
 // Taken records, durably, that a saved snapshot stands for the log up to its index, and
-// removes older ones.
+// removes older ones. One that is older itself than what counts by now is only removed.
 func (d *Disk) Taken(s raft.SnapshotMetadata) error {
+	if s.Index <= d.snapshot.index {
+		return d.Tidy()
+	}
 	d.snapshot = position{s.Index, s.Term}
 	record := appendPosition([]byte{recordSnapshot}, d.snapshot)
 	if err := errors.Join(d.log.Append(record), d.log.Sync()); err != nil {

@@ -109,6 +109,17 @@ func (n *RawNode) ProposeConfChange(change ConfChangeI) error {
 	return n.raft.Step(Message{Type: MsgProp, From: n.raft.config.ID, Entries: []Entry{change.entry()}})
 }
 
+// CheckConfChange says why this node, if it leads, would not take a change of membership
+// now; nil if it would. ProposeConfChange itself says nothing of that.
+func (n *RawNode) CheckConfChange(change ConfChangeI) error {
+	v2 := change.AsV2()
+	if reason := n.raft.refusal(v2); reason != "" {
+		return errors.New(reason)
+	}
+	_, err := v2.Next(n.raft.members)
+	return err
+}
+
 // ApplyConfChange puts a committed change of membership into force, and returns the
 // configuration, which snapshots must hold from then on. It must be called when the entry
 // is applied, unless the user decides against the change: then nothing happens, on any

@@ -4,12 +4,13 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"capsize/raftnode/kv"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/trace"
 )
 
-// reads are the gets that clients wait for. A get belongs to a round: one ReadIndex for
-// all that came before it was asked. A round is confirmed at an index, and served when
+// reads are what clients wait for that needs no entry. A read belongs to a round: one
+// ReadIndex for all that came before it was asked. A round is confirmed at an index, and served when
 // that is applied here.
 type reads struct {
 	last   uint64 // number of the last round
@@ -19,7 +20,8 @@ type reads struct {
 
 type read struct {
 	id       uint64
-	key      string
+	kind     Kind
+	command  kv.Command
 	deadline int
 }
 
@@ -40,7 +42,7 @@ func (q *reads) waiting() int {
 }
 
 func (r *Replica) addRead(q Request, deadline int) {
-	r.reads.queue = append(r.reads.queue, read{q.ID, q.Key, deadline})
+	r.reads.queue = append(r.reads.queue, read{q.ID, q.Kind, q.Command, deadline})
 }
 
 func (r *Replica) canStartRound() bool {
@@ -100,14 +102,24 @@ func (r *Replica) serveReads() {
 		}
 		r.tracer.emit(trace.Event{Kind: trace.ReadServe, ID: round.number, Applied: applied})
 		for _, read := range round.reads {
-			reply := Reply{ID: read.id, Outcome: Done}
-			if entry, present := r.store.Get(read.key); present {
-				reply.Value, reply.Present = parseValue(entry.Value), true
-			}
-			r.reply(reply)
+			r.reply(Reply{ID: read.id, Outcome: Done, Result: r.look(read)})
 		}
 		return true
 	})
+}
+
+// look reads the state machine.
+func (r *Replica) look(read read) kv.Result {
+	result, c := kv.Result{Revision: r.store.Revision()}, read.command
+	switch {
+	case read.kind == ReadLock:
+		result.Lock, _ = r.store.Lock(c.Key)
+	case c.Op == kv.Range:
+		result.Entries, result.More = r.store.Range(c.Key, c.End, c.Limit)
+	default:
+		result.Entry, result.Present = r.store.Get(c.Key)
+	}
+	return result
 }
 
 // restartRounds puts the reads of rounds that are not confirmed back: the leader that was

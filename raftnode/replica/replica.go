@@ -13,7 +13,9 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"capsize/raftnode/kv"
 	"capsize/raftnode/raft"
@@ -22,8 +24,11 @@ import (
 
 // Config is what a replica is made of.
 type Config struct {
-	ID            uint64
-	Voters        []uint64
+	ID uint64
+	// Members are the first members of a new cluster, this one too, by ID from 1: the same list
+	// on each. They count where the storage is empty. Without them a new node waits until a
+	// leader brings it into its cluster.
+	Members       []Member
 	Incarnation   uint64 // differs at each start of the node: what an earlier one asked for is not mistaken for this one's
 	ElectionTick  int    // ticks; see raft.Config
 	HeartbeatTick int
@@ -31,12 +36,23 @@ type Config struct {
 	// Storage is what the node's disk holds. The replica keeps it up to date from then on:
 	// it mirrors what is durable.
 	Storage *raft.MemoryStorage
-	Trace   bool // fill Output.Events
+	// Store is the state machine as of the storage's snapshot; nil where there is none.
+	Store *kv.Store
+	// A snapshot is taken after so many entries, or bytes of entries; KeepEntries before it stay
+	// in the log, for members that are a little behind. 0 means the defaults.
+	SnapshotEntries, SnapshotBytes, KeepEntries uint64
+	Trace                                       bool // fill Output.Events
 }
+
+const (
+	defaultSnapshotEntries = 100_000
+	defaultSnapshotBytes   = 64 << 20
+	defaultKeepEntries     = 10_000
+)
 
 // Bounds. A request beyond MaxWaiting is refused.
 const (
-	MaxWaiting           = 4096 // writes and reads not yet replied to
+	MaxWaiting           = 4096 // requests not yet replied to
 	maxRounds            = 4    // read rounds in flight
 	maxSizePerMsg        = 256 << 10
 	maxInflightMsgs      = 1024
@@ -51,14 +67,25 @@ type Output struct {
 	// Writes go to the disk in order. Persisted is told of each when it is durable.
 	Writes   []Write
 	Messages []raft.Message
-	Replies  []Reply
+	// Sends are MsgSnaps: the saved snapshot's content goes with each, as a stream.
+	// SnapshotSent is told what came of it.
+	Sends   []raft.Message
+	Replies []Reply
+	// Members, unless nil, are those there are from now on, to be reached at their addresses.
+	Members *Members
+	// Take is a snapshot to save; SnapshotSaved is told. There is one at a time.
+	Take *Snapshot
+	// Compact, unless it is 0, is up to where the log is needed no more.
+	Compact uint64
 }
 
 // Write is one disk write.
 type Write struct {
 	Number    uint64
 	HardState raft.HardState // zero: unchanged
-	Entries   []raft.Entry   // they replace whatever is stored at or after the first one's index
+	// Snapshot, if there is one, replaces the whole log. Its content is saved already.
+	Snapshot *raft.Snapshot
+	Entries  []raft.Entry // they replace whatever is stored at or after the first one's index
 	// Sync says that it must be synced. Else it counts as durable as soon as all writes before
 	// it are: only the commit index changed, or nothing did.
 	Sync bool
@@ -69,37 +96,51 @@ type Replica struct {
 	config  Config
 	node    *raft.RawNode
 	store   *kv.Store
+	state   state
+	joint   tag // whose change made the configuration joint that is in force
 	leader  uint64
 	now     int // ticks since the start
 	failure error
 
-	writes  writes
-	reads   reads
-	number  uint64         // of the last disk write
-	pending []pendingWrite // handed out and not yet durable, oldest first
-	out     Output
-	tracer  tracer
+	writes    writes
+	reads     reads
+	errands   []*errand
+	snapshots snapshots
+	number    uint64         // of the last disk write
+	pending   []pendingWrite // handed out and not yet durable, oldest first
+	out       Output
+	tracer    tracer
 }
 
 // pendingWrite is a disk write in flight with the messages that rest on it.
 type pendingWrite struct {
 	Write
+	content   *arrival // of its snapshot
 	responses []raft.Message
 }
 
-// New returns a replica that goes on from what its storage holds. Its state machine is
-// empty at first: committed entries are applied again from the first.
+// New returns a replica that goes on from what its storage holds. Committed entries after
+// the storage's snapshot are applied again.
 func New(config Config) (*Replica, error) {
-	r := &Replica{config: config, store: kv.New()}
+	for limit, most := range map[*uint64]uint64{
+		&config.SnapshotEntries: defaultSnapshotEntries, &config.SnapshotBytes: defaultSnapshotBytes, &config.KeepEntries: defaultKeepEntries,
+	} {
+		if *limit == 0 {
+			*limit = most
+		}
+	}
+	r := &Replica{config: config}
+	if err := r.restore(); err != nil {
+		return nil, fmt.Errorf("replica %d: %w", config.ID, err)
+	}
 	if err := r.tracer.init(r); err != nil {
 		return nil, err
 	}
-	config.Storage.SetConfState(raft.ConfState{Voters: config.Voters})
 	c := raft.Config{
 		ID: config.ID, ElectionTick: config.ElectionTick, HeartbeatTick: config.HeartbeatTick,
 		Storage: config.Storage, AsyncStorageWrites: true, MaxSizePerMsg: maxSizePerMsg, MaxInflightMsgs: maxInflightMsgs,
 		MaxUncommittedEntriesSize: maxUncommittedBytes, MaxCommittedSizePerReady: maxCommittedPerReady,
-		PreVote: true, CheckQuorum: true, Seed: config.Seed,
+		PreVote: true, CheckQuorum: true, StepDownOnRemoval: true, Seed: config.Seed,
 	}
 	if config.Trace {
 		c.Trace = r.tracer.core
@@ -108,7 +149,42 @@ func New(config Config) (*Replica, error) {
 	if r.node, err = raft.NewRawNode(c); err != nil {
 		return nil, err
 	}
-	return r, nil
+	if fresh, err := r.fresh(); err != nil || !fresh || len(config.Members) == 0 {
+		return r, err
+	}
+	r.tracer.bootstrapping = true
+	err = r.node.Bootstrap(bootstrap(config.Members))
+	r.tracer.bootstrapping = false
+	return r, err
+}
+
+// restore takes what the storage's snapshot says.
+func (r *Replica) restore() error {
+	snapshot, err := r.config.Storage.Snapshot()
+	if errors.Is(err, raft.ErrSnapshotTemporarilyUnavailable) {
+		r.store = kv.New()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	index := snapshot.Metadata.Index
+	if r.config.Store == nil || r.config.Store.Applied() != index {
+		return fmt.Errorf("the state machine is not that of the snapshot at %d", index)
+	}
+	r.store, r.snapshots.taken = r.config.Store, index
+	if r.state, err = decodeState(snapshot); err != nil {
+		return fmt.Errorf("snapshot at %d: %w", index, err)
+	}
+	r.out.Members = &r.state.members
+	return nil
+}
+
+// fresh reports whether the node has never stored anything.
+func (r *Replica) fresh() (bool, error) {
+	hard, _, err := r.config.Storage.InitialState()
+	last, lastErr := r.config.Storage.LastIndex()
+	return hard == raft.HardState{} && last == 0, errors.Join(err, lastErr)
 }
 
 // Err returns why the replica can go on no more. Once it is set there is no Output: what
@@ -131,13 +207,14 @@ func (r *Replica) Tick() {
 	r.node.Tick()
 	r.expireWrites()
 	r.expireReads()
+	r.expireErrands()
 	r.checkCore()
 }
 
 // Receive takes a message from another node. What is not for this node, or from none of
-// its peers, is ignored.
+// its peers, is ignored. A snapshot comes with its content, by ReceiveSnapshot.
 func (r *Replica) Receive(m raft.Message) {
-	if r.failure != nil || m.To != r.config.ID || m.From == r.config.ID {
+	if r.failure != nil || m.To != r.config.ID || m.From == r.config.ID || m.Type == raft.MsgSnap {
 		return
 	}
 	r.tracer.received(m)
@@ -164,6 +241,9 @@ func (r *Replica) Persisted(number uint64) {
 	if write.HardState != (raft.HardState{}) {
 		r.config.Storage.SetHardState(write.HardState)
 	}
+	if write.Snapshot != nil {
+		r.install(write.Snapshot, write.content)
+	}
 	if err := r.config.Storage.Append(write.Entries); err != nil {
 		r.fail(err)
 		return
@@ -189,7 +269,8 @@ func (r *Replica) send(m raft.Message) {
 // HasOutput reports whether Output has anything to say.
 func (r *Replica) HasOutput() bool {
 	return r.failure == nil && (r.node.HasReady() || r.canStartRound() || len(r.writes.fresh) > 0 ||
-		len(r.out.Events)+len(r.out.Messages)+len(r.out.Replies) > 0)
+		len(r.out.Events)+len(r.out.Messages)+len(r.out.Sends)+len(r.out.Replies) > 0 ||
+		r.out.Members != nil || r.out.Take != nil || r.out.Compact > 0)
 }
 
 // Output returns what to do next. It counts as taken. A node that has much to apply says
@@ -204,6 +285,7 @@ func (r *Replica) Output() Output {
 		r.take(r.node.Ready())
 		r.checkCore()
 	}
+	r.snapshots.arrived = nil // the core has taken it by now, or does not need it
 	out := r.out
 	r.out = Output{}
 	return out
@@ -215,8 +297,12 @@ func (r *Replica) take(rd raft.Ready) {
 		switch m.Type {
 		case raft.MsgStorageAppend:
 			r.number++
-			write := Write{Number: r.number, HardState: rd.HardState, Entries: rd.Entries, Sync: rd.MustSync}
-			r.pending = append(r.pending, pendingWrite{write, m.Responses})
+			write := Write{Number: r.number, HardState: rd.HardState, Snapshot: rd.Snapshot, Entries: rd.Entries, Sync: rd.MustSync}
+			pending := pendingWrite{Write: write, responses: m.Responses}
+			if rd.Snapshot != nil {
+				pending.content = r.snapshots.arrived
+			}
+			r.pending = append(r.pending, pending)
 			r.out.Writes = append(r.out.Writes, write)
 		case raft.MsgStorageApply:
 			for _, e := range m.Entries {
@@ -225,6 +311,9 @@ func (r *Replica) take(rd raft.Ready) {
 			for _, response := range m.Responses {
 				r.fail(r.node.Step(response))
 			}
+			r.takeSnapshot(false)
+		case raft.MsgSnap:
+			r.sendSnapshot(m)
 		default:
 			r.send(m)
 		}
@@ -239,9 +328,21 @@ func (r *Replica) take(rd raft.Ready) {
 }
 
 func (r *Replica) apply(e raft.Entry) {
+	if r.failure != nil {
+		return
+	}
+	r.state.hash = trace.Chain(r.state.hash, e.Term, e.Data)
+	r.snapshots.entries++
+	r.snapshots.bytes += uint64(len(e.Data))
+	if e.Type != raft.EntryNormal {
+		r.store.Apply(e.Index, nil)
+		r.tracer.applied(e, r.state.hash, r.store.Digest())
+		r.applyConfChange(e)
+		return
+	}
 	tag, command := splitTag(e.Data)
 	result := r.store.Apply(e.Index, command)
-	r.tracer.applied(e, r.store.Digest())
+	r.tracer.applied(e, r.state.hash, r.store.Digest())
 	if tag.node == r.config.ID && tag.incarnation == r.config.Incarnation {
 		r.replyToWrite(tag.number, result)
 	}
@@ -254,6 +355,7 @@ func (r *Replica) leaderChanged(leader uint64) {
 		return
 	}
 	r.leader = leader
+	r.finishTransfers()
 	r.restartRounds()
 	if leader != raft.None {
 		r.proposeAgain(func(*write) bool { return true })
@@ -264,7 +366,17 @@ func (r *Replica) leaderChanged(leader uint64) {
 type Status struct {
 	ID, Term, Leader, Commit, Applied uint64 // Leader is 0 where none is known
 	Role                              raft.Role
-	Waiting                           int // requests not replied to
+	Waiting                           int    // requests not replied to
+	Snapshot                          uint64 // index of the newest one that is durable
+}
+
+// MemberStatus is a member, and what the leader knows of it.
+type MemberStatus struct {
+	Member
+	Voter bool // else a learner
+	// Joint: it is a voter before or after a change of membership that is under way, not both.
+	Joint bool
+	Match uint64 // on the leader: the last entry known to be durable there
 }
 
 // Status returns how the replica sees itself and the cluster.
@@ -272,8 +384,23 @@ func (r *Replica) Status() Status {
 	s := r.node.BasicStatus()
 	return Status{
 		ID: s.ID, Term: s.Term, Leader: s.Lead, Commit: s.Commit, Applied: r.store.Applied(), Role: s.RaftState,
-		Waiting: r.waiting(),
+		Waiting: r.waiting(), Snapshot: r.snapshots.taken,
 	}
+}
+
+// Members returns the members as of the last applied entry.
+func (r *Replica) Members() []MemberStatus {
+	conf := r.state.conf
+	match := map[uint64]uint64{}
+	if r.node.BasicStatus().RaftState == raft.Leader {
+		r.node.WithProgress(func(p raft.Progress) { match[p.ID] = p.Match })
+	}
+	list := make([]MemberStatus, len(r.state.members.List))
+	for i, m := range r.state.members.List {
+		now, before := slices.Contains(conf.Voters, m.ID), slices.Contains(conf.VotersOutgoing, m.ID)
+		list[i] = MemberStatus{Member: m, Voter: now || before, Joint: len(conf.VotersOutgoing) > 0 && now != before, Match: match[m.ID]}
+	}
+	return list
 }
 
 // Digest returns the state machine's digest at Status.Applied.

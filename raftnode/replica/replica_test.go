@@ -23,9 +23,10 @@ type bench struct {
 
 func newBench(t *testing.T, incarnation uint64) *bench {
 	t.Helper()
+	storage := raft.NewMemoryStorage()
+	storage.SetConfState(raft.ConfState{Voters: []uint64{1, 2, 3}})
 	r, err := New(Config{
-		ID: 1, Voters: []uint64{1, 2, 3}, Incarnation: incarnation,
-		ElectionTick: electionTick, HeartbeatTick: 1, Storage: raft.NewMemoryStorage(),
+		ID: 1, Incarnation: incarnation, ElectionTick: electionTick, HeartbeatTick: 1, Storage: storage, Trace: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -94,27 +95,31 @@ func (b *bench) wantReplies(want ...Reply) {
 	if len(b.replies) != len(want) {
 		b.t.Fatalf("got %+v, want %+v", b.replies, want)
 	}
-	for i, reply := range b.replies {
-		if !errors.Is(reply.Err, want[i].Err) {
-			b.t.Errorf("got %v, want %v", reply.Err, want[i].Err)
+	for i, got := range b.replies {
+		if !errors.Is(got.Err, want[i].Err) {
+			b.t.Errorf("got %v, want %v", got.Err, want[i].Err)
 		}
-		reply.Err, want[i].Err = nil, nil
-		if reply != want[i] {
-			b.t.Errorf("got %+v, want %+v", reply, want[i])
+		if got.ID != want[i].ID || got.Outcome != want[i].Outcome || got.Result.Entry.Value != want[i].Result.Entry.Value {
+			b.t.Errorf("got %+v, want %+v", got, want[i])
 		}
 	}
 	b.replies = nil
 }
 
-var put = Request{ID: 7, Op: Put, Key: "x", Value: 1, Session: "s", Sequence: 1, Ticks: 1000}
+// get reads x.
+func get(id uint64, ticks int) Request {
+	return Request{ID: id, Kind: Read, Command: kv.Command{Op: kv.Get, Key: "x"}, Ticks: ticks}
+}
+
+var put = Request{ID: 7, Command: kv.Command{Op: kv.Put, Key: "x", Value: "1", Session: "s", Sequence: 1}, Ticks: 1000}
 
 func TestWithoutALeaderRequestsAreRefusedAtOnce(t *testing.T) {
 	b := newBench(t, 1)
 	b.ask(put)
 	b.wantReplies(Reply{ID: 7, Outcome: Refused, Err: ErrNoLeader})
-	b.ask(Request{ID: 8, Op: Get, Key: "x", Ticks: 5})
+	b.ask(get(8, 5))
 	b.wantReplies(Reply{ID: 8, Outcome: Refused, Err: ErrNoLeader})
-	b.ask(Request{ID: 9, Op: Get, Ticks: 5})
+	b.ask(Request{ID: 9, Kind: Read, Command: kv.Command{Op: kv.Get}, Ticks: 5})
 	b.wantReplies(Reply{ID: 9, Outcome: Refused, Err: ErrInvalid})
 }
 
@@ -136,7 +141,7 @@ func TestAForwardedChangeThatIsNotAppliedInTimeIsUnknown(t *testing.T) {
 func TestAnUnansweredReadIsAskedAgainAndThenRefused(t *testing.T) {
 	b := newBench(t, 1)
 	b.follow(2, 5)
-	b.ask(Request{ID: 1, Op: Get, Key: "x", Ticks: electionTick + 5})
+	b.ask(get(1, electionTick+5))
 	for range electionTick + 5 {
 		b.ticks(1)
 		b.hear(raft.Message{Type: raft.MsgHeartbeat, From: 2, Term: 5})
@@ -157,7 +162,7 @@ func TestAChangeOfASessionIsProposedAgainAndAnotherIsNot(t *testing.T) {
 		b := newBench(t, 1)
 		b.follow(2, 5)
 		q := put
-		q.Session, q.Sequence = c.session, c.sequence
+		q.Command.Session, q.Command.Sequence = c.session, c.sequence
 		b.ask(q)
 		forwarded := len(b.sent(raft.MsgProp))
 		b.follow(3, 6) // a new leader
@@ -201,7 +206,7 @@ func TestAProposalOfAnEarlierIncarnationIsNotTakenForOnesOwn(t *testing.T) {
 
 	b := newBench(t, 2)
 	b.follow(2, 5)
-	b.ask(Request{ID: 1, Op: Put, Key: "y", Value: 1, Ticks: 1000})
+	b.ask(Request{ID: 1, Command: kv.Command{Op: kv.Put, Key: "y"}, Ticks: 1000})
 	b.hear(raft.Message{Type: raft.MsgApp, From: 2, Term: 5, Entries: []raft.Entry{{Term: 5, Index: 1, Data: data}}, Commit: 1})
 	b.wantReplies()
 }
@@ -209,14 +214,14 @@ func TestAProposalOfAnEarlierIncarnationIsNotTakenForOnesOwn(t *testing.T) {
 func TestAReadIsServedWhenItsIndexIsApplied(t *testing.T) {
 	b := newBench(t, 1)
 	b.follow(2, 5)
-	b.ask(Request{ID: 1, Op: Get, Key: "x", Ticks: 1000})
+	b.ask(get(1, 1000))
 	round := b.sent(raft.MsgReadIndex)[0].Entries
 	b.hear(raft.Message{Type: raft.MsgReadIndexResp, From: 2, Term: 5, Index: 1, Entries: round})
 	b.wantReplies() // confirmed at 1, but nothing is applied
 	command := kv.Command{Op: kv.Put, Key: "x", Value: "4"}
 	data := append(tag{2, 1, 1}.appendTo(nil), command.Encode()...)
 	b.hear(raft.Message{Type: raft.MsgApp, From: 2, Term: 5, Entries: []raft.Entry{{Term: 5, Index: 1, Data: data}}, Commit: 1})
-	b.wantReplies(Reply{ID: 1, Outcome: Done, Value: 4, Present: true})
+	b.wantReplies(Reply{ID: 1, Outcome: Done, Result: kv.Result{Found: kv.Found{Entry: kv.Entry{Value: "4"}}}})
 }
 
 // The counter-example: a node asks, restarts, asks again in a round that has the same
@@ -224,10 +229,10 @@ func TestAReadIsServedWhenItsIndexIsApplied(t *testing.T) {
 func TestALateAnswerToAnEarlierIncarnationConfirmsNoRead(t *testing.T) {
 	old := newBench(t, 1)
 	old.follow(2, 5)
-	old.ask(Request{ID: 1, Op: Get, Key: "x", Ticks: 1000})
+	old.ask(get(1, 1000))
 	b := newBench(t, 2)
 	b.follow(2, 5)
-	b.ask(Request{ID: 1, Op: Get, Key: "x", Ticks: 1000})
+	b.ask(get(1, 1000))
 	late := old.sent(raft.MsgReadIndex)[0].Entries
 	b.hear(raft.Message{Type: raft.MsgReadIndexResp, From: 2, Term: 5, Index: 0, Entries: late})
 	b.wantReplies()
@@ -240,7 +245,7 @@ func TestManyReadsShareFewRounds(t *testing.T) {
 	b := newBench(t, 1)
 	b.follow(2, 5)
 	for i := range 500 {
-		b.ask(Request{ID: uint64(i), Op: Get, Key: "x", Ticks: 1000})
+		b.ask(get(uint64(i), 1000))
 	}
 	rounds := b.sent(raft.MsgReadIndex)
 	if len(rounds) != maxRounds {
@@ -264,11 +269,15 @@ func TestRequestsBeyondTheBoundAreRefused(t *testing.T) {
 	b := newBench(t, 1)
 	b.follow(2, 5)
 	for i := range MaxWaiting {
-		b.Request(Request{ID: uint64(i), Op: Op(i % 2), Key: "x", Ticks: 1000})
+		q := get(uint64(i), 1000)
+		if i%2 == 0 {
+			q = Request{ID: uint64(i), Command: kv.Command{Op: kv.Put, Key: "x"}, Ticks: 1000}
+		}
+		b.Request(q)
 	}
 	b.settle(true)
 	b.wantReplies()
-	b.ask(Request{ID: 1 << 40, Op: Put, Key: "x", Ticks: 1000})
+	b.ask(get(1<<40, 1000))
 	b.wantReplies(Reply{ID: 1 << 40, Outcome: Refused, Err: ErrOverloaded})
 }
 

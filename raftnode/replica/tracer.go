@@ -1,10 +1,11 @@
 package replica
 
 import (
-	"fmt"
+	"maps"
 	"slices"
 
 	"capsize/raftnode/raft"
+	"capsize/raftnode/raft/membership"
 	"capsize/raftnode/trace"
 )
 
@@ -13,50 +14,73 @@ import (
 // takes back has not happened.
 type tracer struct {
 	replica *Replica
-	hashes  []uint64 // by index: the log's chain; hashes[0] is the empty log's
+	base    uint64   // index of hashes[0]
+	hashes  []uint64 // the log's chain, from the entry at base on; that at 0 is the empty log's
 	hard    raft.HardState
 	last    raft.Entry // the last durable one; its data is not kept
-	// asked remembers what the candidates of the newest term said of their logs.
-	asked   map[uint64]candidacy // by candidate
-	votes   []uint64             // who granted this node its vote in votesIn
+	// asked remembers what the candidates of the newest terms said of their logs.
+	asked   map[candidate]candidacy
+	votes   []uint64 // who granted this node its vote in votesIn
 	votesIn uint64
+	// bootstrapping: what is appended and committed is the beginning of a new cluster.
+	bootstrapping bool
 }
 
-type candidacy struct{ term, last, lastTerm uint64 }
+type (
+	candidate struct{ id, term uint64 }
+	candidacy struct{ last, lastTerm uint64 }
+)
+
+// termsAsked is for how many terms back candidacies are remembered: an answer leaves when
+// it is durable, and terms may have passed by then.
+const termsAsked = 16
 
 func (t *tracer) init(r *Replica) error {
 	t.replica = r
 	if !r.config.Trace {
 		return nil
 	}
-	t.asked = make(map[uint64]candidacy)
-	t.hashes = []uint64{0}
+	t.asked = make(map[candidate]candidacy)
+	storage := r.config.Storage
 	var err error
-	if t.hard, _, err = r.config.Storage.InitialState(); err != nil {
+	if t.hard, _, err = storage.InitialState(); err != nil {
 		return err
 	}
-	end, err := r.config.Storage.LastIndex()
+	first, err := storage.FirstIndex()
 	if err != nil {
 		return err
 	}
-	if end > 0 {
-		entries, err := r.config.Storage.Entries(1, end+1, ^uint64(0))
+	t.base, t.hashes = first-1, []uint64{r.state.hash}
+	term, err := storage.Term(t.base)
+	if err != nil {
+		return err
+	}
+	boot := trace.Event{
+		Kind: trace.Boot, T: t.hard.Term, Node: t.hard.Vote, Commit: t.hard.Commit, Applied: t.base,
+		Snap: t.base, SnapTerm: term, Conf: conf(r.state.conf),
+	}
+	t.last = raft.Entry{Index: t.base, Term: term}
+	end, err := storage.LastIndex()
+	if err != nil {
+		return err
+	}
+	if end > t.base {
+		entries, err := storage.Entries(first, end+1, ^uint64(0))
 		if err != nil {
 			return err
-		}
-		if uint64(len(entries)) != end {
-			return fmt.Errorf("replica %d: storage gave %d of %d entries", r.config.ID, len(entries), end)
 		}
 		for _, e := range entries {
 			t.extend(e)
 		}
-		t.last = raft.Entry{Index: end, Term: entries[end-1].Term}
+		t.last = raft.Entry{Index: end, Term: entries[len(entries)-1].Term}
 	}
-	t.emit(trace.Event{
-		Kind: trace.Boot, T: t.hard.Term, Node: t.hard.Vote, Commit: t.hard.Commit,
-		Last: t.last.Index, LastTerm: t.last.Term, Hash: t.hashes[end], Conf: r.config.Voters,
-	})
+	boot.Last, boot.LastTerm, boot.Hash = t.last.Index, t.last.Term, t.hash(end)
+	t.emit(boot)
 	return nil
+}
+
+func conf(c raft.ConfState) trace.Conf {
+	return trace.Conf{Voters: c.Voters, Outgoing: c.VotersOutgoing, Learners: c.Learners, Next: c.LearnersNext, Auto: c.AutoLeave}
 }
 
 func (t *tracer) emit(e trace.Event) {
@@ -65,9 +89,11 @@ func (t *tracer) emit(e trace.Event) {
 	}
 }
 
+func (t *tracer) hash(index uint64) uint64 { return t.hashes[index-t.base] }
+
 func (t *tracer) extend(e raft.Entry) uint64 {
-	h := trace.Chain(t.hashes[e.Index-1], e.Term, e.Data)
-	t.hashes = append(t.hashes[:e.Index], h)
+	h := trace.Chain(t.hash(e.Index-1), e.Term, e.Data)
+	t.hashes = append(t.hashes[:e.Index-t.base], h)
 	return h
 }
 
@@ -76,7 +102,12 @@ func (t *tracer) core(e raft.Event) {
 	switch e.Kind {
 	case raft.EventVoteSend:
 		if !e.PreVote {
-			t.asked[e.Peer] = candidacy{term: e.Term, last: e.Index, lastTerm: e.LogTerm}
+			t.asked[candidate{e.Peer, e.Term}] = candidacy{last: e.Index, lastTerm: e.LogTerm}
+			maps.DeleteFunc(t.asked, func(c candidate, _ candidacy) bool { return c.term+termsAsked < e.Term })
+		}
+	case raft.EventVote:
+		if e.Peer == t.replica.config.ID {
+			t.emit(trace.Event{Kind: trace.Campaign, T: e.Term})
 		}
 	case raft.EventLeader:
 		voters := []uint64{t.replica.config.ID}
@@ -85,18 +116,47 @@ func (t *tracer) core(e raft.Event) {
 		}
 		slices.Sort(voters)
 		t.emit(trace.Event{
-			Kind: trace.Leader, T: e.Term, Last: e.Index, LastTerm: e.LogTerm,
-			Conf: t.replica.config.Voters, Voters: slices.Compact(voters),
+			Kind: trace.Leader, T: e.Term, Last: e.Index, LastTerm: e.LogTerm, Hash: t.hash(e.Index),
+			Conf: conf(e.Conf), Voters: slices.Compact(voters),
 		})
 	case raft.EventStepDown:
 		t.emit(trace.Event{Kind: trace.StepDown, T: e.Term})
 	case raft.EventAppend:
 		t.emit(trace.Event{Kind: trace.Append, I: e.Entry.Index, T: e.Entry.Term, Hash: t.extend(e.Entry)})
+		if e.Entry.Type != raft.EntryNormal {
+			t.confAppended(e)
+		}
 	case raft.EventTruncate:
 		t.emit(trace.Event{Kind: trace.Truncate, I: e.Index})
 	case raft.EventCommit:
-		t.emit(trace.Event{Kind: trace.Commit, I: e.Index, Role: e.Role.String(), T: e.Term})
+		role := e.Role.String()
+		if t.bootstrapping {
+			role = trace.Bootstrap
+		}
+		t.emit(trace.Event{Kind: trace.Commit, I: e.Index, Role: role, T: e.Term})
+	case raft.EventRestore:
+		a := t.replica.snapshots.arrived
+		t.base, t.hashes = e.Index, []uint64{a.state.hash}
+		t.snapshot(trace.SnapInstall, e.Snapshot, a.store.Digest())
+	case raft.EventProgress:
+		t.emit(trace.Event{Kind: trace.Progress, T: e.Term, Node: e.Peer, Last: e.Index, Next: e.Next})
 	}
+}
+
+// confAppended tells what an entry makes of the configuration, as far as that can be told
+// before the entries between are applied.
+func (t *tracer) confAppended(e raft.Event) {
+	event := trace.Event{Kind: trace.ConfAppend, I: e.Entry.Index, Conf: conf(e.Conf)}
+	change, err := raft.DecodeConfChangeEntry(e.Entry)
+	if err == nil && !t.bootstrapping {
+		if present, err := membership.Restore(e.Conf); err == nil {
+			if next, err := change.AsV2().Next(present); err == nil {
+				after := conf(next.State())
+				event.New = &after
+			}
+		}
+	}
+	t.emit(event)
 }
 
 // received notes the votes that this node is given.
@@ -113,6 +173,9 @@ func (t *tracer) received(m raft.Message) {
 }
 
 func (t *tracer) persisted(w Write) {
+	if w.Snapshot != nil {
+		t.last = raft.Entry{Index: w.Snapshot.Metadata.Index, Term: w.Snapshot.Metadata.Term}
+	}
 	if n := len(w.Entries); n > 0 {
 		t.last = raft.Entry{Index: w.Entries[n-1].Index, Term: w.Entries[n-1].Term}
 	}
@@ -145,10 +208,7 @@ func (t *tracer) persisted(w Write) {
 func (t *tracer) sending(m raft.Message) {
 	switch {
 	case m.Type == raft.MsgVoteResp:
-		asked := t.asked[m.To]
-		if asked.term != m.Term {
-			asked = candidacy{} // it has asked again meanwhile
-		}
+		asked := t.asked[candidate{m.To, m.Term}]
 		t.emit(trace.Event{
 			Kind: trace.VoteSend, T: m.Term, Node: m.To, Granted: !m.Reject,
 			Last: asked.last, LastTerm: asked.lastTerm,
@@ -158,8 +218,29 @@ func (t *tracer) sending(m raft.Message) {
 	}
 }
 
-func (t *tracer) applied(e raft.Entry, digest uint64) {
-	if t.replica.config.Trace {
-		t.emit(trace.Event{Kind: trace.Apply, I: e.Index, T: e.Term, Hash: t.hashes[e.Index], Digest: digest})
+func (t *tracer) applied(e raft.Entry, hash, digest uint64) {
+	t.emit(trace.Event{Kind: trace.Apply, I: e.Index, T: e.Term, Hash: hash, Digest: digest})
+}
+
+func (t *tracer) confApplied(index uint64) {
+	t.emit(trace.Event{Kind: trace.ConfApply, I: index, Conf: conf(t.replica.state.conf)})
+}
+
+func (t *tracer) snapshot(kind trace.Kind, s *raft.Snapshot, digest uint64) {
+	state, err := decodeState(s)
+	if err != nil {
+		t.replica.fail(err)
+		return
+	}
+	t.emit(trace.Event{
+		Kind: kind, I: s.Metadata.Index, T: s.Metadata.Term, Hash: state.hash, Digest: digest, Conf: conf(s.Metadata.ConfState),
+	})
+}
+
+func (t *tracer) compacted(index uint64) {
+	t.emit(trace.Event{Kind: trace.Compact, I: index})
+	if t.replica.config.Trace && index > t.base {
+		t.hashes = append([]uint64(nil), t.hashes[index-t.base:]...) // lets go of the array
+		t.base = index
 	}
 }

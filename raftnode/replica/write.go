@@ -56,9 +56,9 @@ func splitTag(data []byte) (t tag, command []byte) {
 func (r *Replica) addWrite(q Request, deadline int) {
 	r.writes.last++
 	w := &write{
-		id: q.ID, number: r.writes.last, deadline: deadline, proposed: r.now, repeatable: q.Session != "",
+		id: q.ID, number: r.writes.last, deadline: deadline, proposed: r.now, repeatable: q.Command.Session != "",
 	}
-	w.data = append(tag{r.config.ID, r.config.Incarnation, w.number}.appendTo(nil), q.command().Encode()...)
+	w.data = append(tag{r.config.ID, r.config.Incarnation, w.number}.appendTo(nil), q.Command.Encode()...)
 	if r.writes.byNumber == nil {
 		r.writes.byNumber = make(map[uint64]*write)
 	}
@@ -103,23 +103,8 @@ func (r *Replica) replyToWrite(number uint64, result kv.Result) {
 	if w == nil {
 		return // replied to when it was applied first, or timed out
 	}
-	reply := Reply{ID: w.id, Present: result.Status == kv.Mismatch && result.Present}
-	if reply.Present {
-		reply.Value = parseValue(result.Entry.Value)
-	}
-	switch result.Status {
-	case kv.Applied:
-		reply.Outcome = Done
-	case kv.Mismatch:
-		reply.Outcome, reply.Err = Refused, ErrMismatch
-	case kv.Superseded:
-		reply.Outcome, reply.Err = Unknown, ErrSuperseded
-	case kv.Reused:
-		reply.Outcome, reply.Err = Refused, ErrReused
-	default:
-		reply.Outcome, reply.Err = Refused, ErrInvalid
-	}
-	r.finishWrite(w, reply)
+	known := ofStatus[result.Status]
+	r.finishWrite(w, Reply{ID: w.id, Outcome: known.outcome, Err: known.err, Result: result})
 }
 
 func (r *Replica) finishWrite(w *write, reply Reply) {

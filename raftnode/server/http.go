@@ -25,13 +25,8 @@ const (
 const (
 	defaultTimeout = 5 * time.Second
 	maxTimeout     = 30 * time.Second
-	maxBodyBytes   = 4 << 10
+	maxBodyBytes   = 2 << 20 // a command of kv.MaxCommandBytes, as JSON
 )
-
-// valueBody is the answer to a get.
-type valueBody struct {
-	Value *int64 `json:"value"` // null: the key holds nothing
-}
 
 // errorBody is every answer that is an error. Outcome is "definite" where the request
 // took no effect and never will, else "indefinite".
@@ -40,31 +35,47 @@ type errorBody struct {
 	Outcome string `json:"outcome"`
 }
 
-// mismatchBody also says what the key holds instead.
-type mismatchBody struct {
-	errorBody
-	valueBody
-}
-
 // statusBody is the answer to GET /v1/status.
 type statusBody struct {
-	ID      uint64 `json:"id"`
-	Name    string `json:"name"`
-	Term    uint64 `json:"term"`
-	Role    string `json:"role"`
-	Leader  string `json:"leader"` // empty: none is known
-	Commit  uint64 `json:"commit"`
-	Applied uint64 `json:"applied"`
+	ID       uint64 `json:"id"`
+	Name     string `json:"name"`
+	Term     uint64 `json:"term"`
+	Role     string `json:"role"`
+	Leader   string `json:"leader"` // empty: none is known
+	Commit   uint64 `json:"commit"`
+	Applied  uint64 `json:"applied"`
+	Snapshot uint64 `json:"snapshot"` // index of the newest durable one; 0: none
+}
+
+// routes are the HTTP API: a method and a pattern, and who answers.
+func (s *Server) routes() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /v1/status":               s.serveStatus,
+		"GET /v1/kv/{key}":             s.serveGet,
+		"PUT /v1/kv/{key}":             s.servePut,
+		"DELETE /v1/kv/{key}":          s.serveDelete,
+		"POST /v1/kv/{key}/cas":        s.serveCompareAndSwap,
+		"POST /v1/kv/{key}/append":     s.serveAppend,
+		"GET /v1/range":                s.serveRange,
+		"DELETE /v1/range":             s.serveDeleteRange,
+		"POST /v1/txn":                 s.serveTxn,
+		"GET /v1/locks/{name}":         s.serveLock,
+		"POST /v1/locks/{name}/{what}": s.serveLockChange,
+		"GET /v1/members":              s.serveMembers,
+		"POST /v1/members":             s.serveChangeMembers,
+		"POST /v1/leader":              s.serveTransfer,
+		"POST /v1/snapshot":            s.serveSnapshot,
+	}
 }
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.serveStatus)
-	mux.HandleFunc("GET /v1/kv/{key}", s.serveGet)
-	mux.HandleFunc("PUT /v1/kv/{key}", s.servePut)
-	mux.HandleFunc("POST /v1/kv/{key}/cas", s.serveCompareAndSwap)
+	for pattern, handle := range s.routes() {
+		mux.HandleFunc(pattern, handle)
+	}
+	mux.Handle("GET /metrics", s.metrics.handler())
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, true, fmt.Sprintf("%s %s: want GET or PUT /v1/kv/{key}, POST /v1/kv/{key}/cas, or GET /v1/status", r.Method, r.URL.Path))
+		fail(w, http.StatusNotFound, true, fmt.Sprintf("%s %s: no such operation; docs/raftnode.md lists all", r.Method, r.URL.Path))
 	})
 	return mux
 }
@@ -74,74 +85,59 @@ func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	status := s.status.Load()
 	answer(w, http.StatusOK, statusBody{
 		ID: status.ID, Name: s.config.Name, Term: status.Term, Role: status.Role.String(),
-		Leader: s.config.name(status.Leader), Commit: status.Commit, Applied: status.Applied,
+		Leader: s.book.name(status.Leader), Commit: status.Commit, Applied: status.Applied, Snapshot: status.Snapshot,
 	})
 }
 
-func (s *Server) serveGet(w http.ResponseWriter, r *http.Request) {
-	s.serve(w, r, replica.Request{Op: replica.Get})
-}
-
-func (s *Server) servePut(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Value *int64 `json:"value"`
-	}
-	if err := decodeBody(w, r, &body); err != nil || body.Value == nil {
-		fail(w, http.StatusBadRequest, true, badBody(`{"value": 64-bit integer}`, err))
-		return
-	}
-	s.serve(w, r, replica.Request{Op: replica.Put, Value: *body.Value})
-}
-
-func (s *Server) serveCompareAndSwap(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Expected *int64 `json:"expected"`
-		Value    *int64 `json:"value"`
-	}
-	if err := decodeBody(w, r, &body); err != nil || body.Expected == nil || body.Value == nil {
-		fail(w, http.StatusBadRequest, true, badBody(`{"expected": 64-bit integer, "value": 64-bit integer}`, err))
-		return
-	}
-	s.serve(w, r, replica.Request{Op: replica.CompareAndSwap, Expected: *body.Expected, Value: *body.Value})
-}
-
-func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
+// decode reads a body into a struct. It answers itself, and returns false, where the body is
+// not what it should be.
+func decode(w http.ResponseWriter, r *http.Request, into any, want string) bool {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	d.DisallowUnknownFields()
-	return d.Decode(into)
-}
-
-func badBody(want string, err error) string {
-	if err == nil {
-		return "body: want " + want
+	if err := d.Decode(into); err != nil {
+		fail(w, http.StatusBadRequest, true, fmt.Sprintf("body: want %s: %v", want, err))
+		return false
 	}
-	return fmt.Sprintf("body: want %s: %v", want, err)
+	return true
 }
 
-// serve passes a request to the loop and answers with what comes of it.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, q replica.Request) {
+// serve passes a request to the loop and answers with what comes of it: done writes the
+// answer to a request that was carried out.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, what string, q replica.Request, done func(replica.Reply) any) {
 	timeout, err := complete(&q, r)
 	if err != nil {
 		fail(w, http.StatusBadRequest, true, err.Error())
 		return
 	}
 	q.Ticks = int((timeout + s.config.Tick - 1) / s.config.Tick)
+	began := time.Now()
 	replies := make(chan replica.Reply, 1)
 	select {
 	case s.requests <- request{q, replies}:
 	default:
+		s.metrics.request(what, replica.Refused, began)
 		fail(w, http.StatusServiceUnavailable, true, replica.ErrOverloaded.Error())
 		return
 	}
+	finish := func(reply replica.Reply) {
+		s.metrics.request(what, reply.Outcome, began)
+		if reply.Outcome == replica.Done {
+			answer(w, http.StatusOK, done(reply))
+			return
+		}
+		refuse(w, reply)
+	}
 	select {
 	case reply := <-replies:
-		respond(w, q.Op, reply)
+		finish(reply)
 	case <-s.stopped:
 		select {
 		case reply := <-replies: // it was answered just before
-			respond(w, q.Op, reply)
+			finish(reply)
 		default:
-			fail(w, http.StatusServiceUnavailable, q.Op == replica.Get, "the node is stopping")
+			s.metrics.request(what, replica.Unknown, began)
+			harmless := q.Kind == replica.Read || q.Kind == replica.ReadLock
+			fail(w, http.StatusServiceUnavailable, harmless, "the node is stopping")
 		}
 	case <-r.Context().Done(): // nobody listens any more
 	}
@@ -149,11 +145,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, q replica.Request
 
 // complete fills in what the URL and the headers say.
 func complete(q *replica.Request, r *http.Request) (timeout time.Duration, err error) {
-	q.Key = r.PathValue("key")
-	q.Session = r.Header.Get(HeaderSession)
-	if sequence := r.Header.Get(HeaderSequence); sequence != "" {
-		if q.Sequence, err = strconv.ParseUint(sequence, 10, 64); err != nil {
-			return 0, fmt.Errorf("%s %q: want a number from 1", HeaderSequence, sequence)
+	if q.Kind == replica.Propose {
+		q.Command.Session = r.Header.Get(HeaderSession)
+		if sequence := r.Header.Get(HeaderSequence); sequence != "" {
+			if q.Command.Sequence, err = strconv.ParseUint(sequence, 10, 64); err != nil {
+				return 0, fmt.Errorf("%s %q: want a number from 1", HeaderSequence, sequence)
+			}
 		}
 	}
 	asked := r.Header.Get(HeaderTimeout)
@@ -170,31 +167,39 @@ func complete(q *replica.Request, r *http.Request) (timeout time.Duration, err e
 	return min(timeout, maxTimeout), nil
 }
 
-func respond(w http.ResponseWriter, op replica.Op, reply replica.Reply) {
-	value := valueBody{}
-	if reply.Present {
-		value.Value = &reply.Value
-	}
+// refuse answers a request that was not carried out, as far as is known. Where that is
+// because of what the keys or locks hold, the answer says what they hold.
+func refuse(w http.ResponseWriter, reply replica.Reply) {
+	definite := reply.Outcome == replica.Refused
+	why := errorBody{reply.Err.Error(), outcome(definite)}
 	switch {
-	case reply.Outcome == replica.Done && op == replica.Get:
-		answer(w, http.StatusOK, value)
-	case reply.Outcome == replica.Done:
-		answer(w, http.StatusOK, struct{}{})
 	case errors.Is(reply.Err, replica.ErrMismatch):
-		answer(w, http.StatusConflict, mismatchBody{errorBody{reply.Err.Error(), outcome(true)}, value})
+		answer(w, http.StatusConflict, struct {
+			errorBody
+			foundBody
+		}{why, foundOf(reply.Result)})
+	case errors.Is(reply.Err, replica.ErrHeld), errors.Is(reply.Err, replica.ErrNotHeld), errors.Is(reply.Err, replica.ErrFenced):
+		answer(w, http.StatusConflict, struct {
+			errorBody
+			lockBody
+		}{why, lockOf(reply)})
 	default:
-		fail(w, code(reply.Err), reply.Outcome == replica.Refused, reply.Err.Error())
+		answer(w, code(reply.Err), why)
 	}
 }
 
 func code(err error) int {
-	switch {
-	case errors.Is(err, replica.ErrTimeout):
-		return http.StatusGatewayTimeout
-	case errors.Is(err, replica.ErrSuperseded):
-		return http.StatusConflict
-	case errors.Is(err, replica.ErrInvalid), errors.Is(err, replica.ErrReused):
-		return http.StatusBadRequest
+	for code, reasons := range map[int][]error{
+		http.StatusGatewayTimeout:        {replica.ErrTimeout},
+		http.StatusConflict:              {replica.ErrSuperseded, replica.ErrConfChange, replica.ErrNotCaughtUp},
+		http.StatusRequestEntityTooLarge: {replica.ErrTooLarge},
+		http.StatusBadRequest:            {replica.ErrInvalid, replica.ErrReused},
+	} {
+		for _, reason := range reasons {
+			if errors.Is(err, reason) {
+				return code
+			}
+		}
 	}
 	return http.StatusServiceUnavailable
 }

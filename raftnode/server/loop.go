@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"capsize/raftnode/disk"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/replica"
 )
@@ -36,6 +38,8 @@ func (s *Server) loop(ctx context.Context) error {
 			s.replica.Receive(m)
 		case q := <-s.requests:
 			s.take(q)
+		case call := <-s.calls:
+			call()
 		case <-s.writer.wake:
 		case <-ticker.C:
 			var ticks int
@@ -91,19 +95,38 @@ func (s *Server) take(q request) {
 	s.replica.Request(q.Request)
 }
 
+// call runs f in the loop, where the replica may be used, and waits for it.
+func (s *Server) call(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case s.calls <- func() { f(); close(done) }:
+	case <-s.stopped:
+		return errStopping
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-s.stopped:
+		return errStopping
+	}
+}
+
+var errStopping = errors.New("the node is stopping")
+
 // carryOut does what the replica wants done.
 func (s *Server) carryOut() error {
 	for s.replica.HasOutput() {
 		out := s.replica.Output()
 		for i := 1; i < mostOutputsAtOnce && s.replica.HasOutput(); i++ {
-			more := s.replica.Output()
-			out.Events = append(out.Events, more.Events...)
-			out.Writes = append(out.Writes, more.Writes...)
-			out.Messages = append(out.Messages, more.Messages...)
-			out.Replies = append(out.Replies, more.Replies...)
+			join(&out, s.replica.Output())
 		}
 		if s.replica.Err() != nil {
 			break // nothing that rests on a wrong state may leave
+		}
+		if out.Members != nil {
+			s.meet(out.Members) // the trace names them
 		}
 		if s.trace != nil {
 			if err := s.trace.Write(out.Events); err != nil {
@@ -115,6 +138,15 @@ func (s *Server) carryOut() error {
 		for _, m := range out.Messages {
 			s.transport.Send(m.To, raft.EncodeMessage(make([]byte, 0, encodedSize(m)), m))
 		}
+		for _, m := range out.Sends {
+			s.sendSnapshot(m)
+		}
+		if out.Take != nil {
+			s.saveSnapshot(out.Take)
+		}
+		if out.Compact > 0 {
+			s.writer.Do(func(d *disk.Disk) error { return d.Compact(out.Compact) })
+		}
 		for _, reply := range out.Replies {
 			s.waiting[reply.ID] <- reply
 			delete(s.waiting, reply.ID)
@@ -122,6 +154,46 @@ func (s *Server) carryOut() error {
 	}
 	s.publish()
 	return s.replica.Err()
+}
+
+// join adds what comes next.
+func join(out *replica.Output, more replica.Output) {
+	out.Events = append(out.Events, more.Events...)
+	out.Writes = append(out.Writes, more.Writes...)
+	out.Messages = append(out.Messages, more.Messages...)
+	out.Sends = append(out.Sends, more.Sends...)
+	out.Replies = append(out.Replies, more.Replies...)
+	out.Compact = max(out.Compact, more.Compact)
+	if more.Members != nil {
+		out.Members = more.Members
+	}
+	if more.Take != nil {
+		out.Take = more.Take
+	}
+}
+
+// meet makes members known, and lets go of those that were removed.
+func (s *Server) meet(members *replica.Members) {
+	present := map[uint64]bool{}
+	for _, m := range members.List {
+		present[m.ID] = true
+		s.book.note(m)
+		if s.trace != nil {
+			s.trace.Name(m.ID, m.Name)
+		}
+		if m.ID != s.id {
+			s.transport.AddPeer(m.ID, s.book.address(m))
+		}
+	}
+	for id := range s.book.all() {
+		if id <= members.Last && !present[id] && id != s.id {
+			s.transport.RemovePeer(id)
+		}
+	}
+	if s.id <= members.Last && !present[s.id] && !s.removed {
+		s.removed = true
+		s.config.Logf("this node was removed from the cluster: it can be stopped, and its data deleted")
+	}
 }
 
 // encodedSize is about how many bytes a message takes on the wire.
@@ -135,5 +207,7 @@ func encodedSize(m raft.Message) int {
 
 func (s *Server) publish() {
 	status := s.replica.Status()
-	s.status.Store(&status)
+	if before := s.status.Swap(&status); before != nil && before.Leader != status.Leader {
+		s.metrics.leaders.Inc()
+	}
 }

@@ -33,6 +33,7 @@ import (
 const (
 	inboxMessages   = 1024
 	queuedRequests  = 1024
+	queuedCalls     = 64
 	shutdownTimeout = 2 * time.Second
 	// mostTicksAtOnce bounds the ticks made up for after a pause: a node that was stopped
 	// for a minute must not count that minute against its leader in one go.
@@ -43,6 +44,7 @@ const (
 type Server struct {
 	config    Config
 	id        uint64
+	book      *book
 	peers     net.Listener
 	clients   net.Listener
 	lock      *os.File
@@ -51,16 +53,21 @@ type Server struct {
 	replica   *replica.Replica
 	transport *transport.Transport
 	writer    *writer
+	metrics   *metrics
 
 	inbox    chan raft.Message
 	requests chan request
+	calls    chan func()   // to be run by the loop
 	stopped  chan struct{} // closed when the loop has ended
 	status   atomic.Pointer[replica.Status]
+	working  sync.WaitGroup // goroutines that save snapshots
+	incoming sync.Mutex     // held while a snapshot is received
 
 	// Owned by the loop.
 	waiting   map[uint64]chan<- replica.Reply
 	lastID    uint64
 	persisted uint64
+	removed   bool // from the cluster
 }
 
 // Start opens the node's sockets and its disk, and replays the latter. The node takes
@@ -76,12 +83,14 @@ func Start(config Config) (*Server, error) {
 		config.Logf = func(string, ...any) {}
 	}
 	s := &Server{
-		config: config, id: config.id(config.Name),
+		config:   config,
 		inbox:    make(chan raft.Message, inboxMessages),
 		requests: make(chan request, queuedRequests),
+		calls:    make(chan func(), queuedCalls),
 		stopped:  make(chan struct{}),
 		waiting:  make(map[uint64]chan<- replica.Reply),
 	}
+	s.metrics = newMetrics(s)
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -99,6 +108,11 @@ func (s *Server) open() error {
 	if s.lock, err = lockDir(s.config.DataDir); err != nil {
 		return err
 	}
+	var known []replica.Member
+	if s.id, known, err = identify(&s.config); err != nil {
+		return err
+	}
+	s.book = newBook(s.config, known)
 	if s.disk, err = disk.Open(disk.Options{FS: s.config.FS, Dir: s.config.DataDir, Cluster: s.config.Cluster, Node: s.id}); err != nil {
 		return err
 	}
@@ -110,15 +124,17 @@ func (s *Server) open() error {
 			return err
 		}
 	}
-	voters := make([]uint64, len(s.config.Peers))
-	for i := range voters {
-		voters[i] = uint64(i) + 1
+	store, err := s.restoreStore()
+	if err != nil {
+		return err
 	}
 	s.replica, err = replica.New(replica.Config{
-		ID: s.id, Voters: voters, Incarnation: s.disk.Incarnation(),
+		ID: s.id, Members: s.config.first(), Incarnation: s.disk.Incarnation(),
 		ElectionTick: s.config.ElectionTicks, HeartbeatTick: s.config.HeartbeatTicks,
 		// Each start draws other time-outs, or two nodes that collide would collide again.
-		Seed: s.config.Seed + s.disk.Incarnation()<<32, Storage: s.disk.Storage(), Trace: s.trace != nil,
+		Seed: s.config.Seed + s.disk.Incarnation()<<32, Storage: s.disk.Storage(), Store: store,
+		SnapshotEntries: s.config.SnapshotEntries, SnapshotBytes: s.config.SnapshotBytes, KeepEntries: s.config.KeepEntries,
+		Trace: s.trace != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("data in %s: %w", s.config.DataDir, err)
@@ -128,9 +144,9 @@ func (s *Server) open() error {
 }
 
 func (s *Server) openTrace() error {
-	names := make(trace.Names, len(s.config.Peers))
-	for i, p := range s.config.Peers {
-		names[uint64(i)+1] = p.Name
+	names := trace.Names{s.id: s.config.Name}
+	for id, m := range s.book.all() {
+		names[id] = m.Name
 	}
 	var cut int64
 	var err error
@@ -149,18 +165,12 @@ func (s *Server) Describe() string {
 		s.clients.Addr(), s.peers.Addr(), s.disk.Incarnation(), s.disk.Report().Records, s.config.DataDir)
 }
 
-// Run serves until ctx ends, and then returns nil when requests in flight had a moment to
-// finish; or until the disk or the trace fails, and returns why. It closes everything.
+// Run serves until ctx ends, and then returns nil when another node leads and requests in
+// flight had a moment to finish; or until the disk or the trace fails, and returns why. It
+// closes everything.
 func (s *Server) Run(ctx context.Context) error {
-	addresses := make(map[uint64]string, len(s.config.Peers))
-	for i, p := range s.config.Peers {
-		addresses[uint64(i)+1] = p.Address
-	}
-	s.writer = newWriter(s.disk)
-	s.transport = transport.Start(transport.Config{
-		Cluster: s.config.Cluster, Self: s.id, Listener: s.peers, Peers: addresses,
-		Receive: s.receive, Logf: s.config.Logf,
-	})
+	s.writer = newWriter(s.disk, func(took time.Duration) { s.metrics.syncs.Observe(took.Seconds()) })
+	s.startTransport()
 	web := &http.Server{
 		Handler: s.handler(), ErrorLog: log.New(logWriter(s.config.Logf), "", 0),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
@@ -185,6 +195,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		// The loop goes on meanwhile, so that requests in flight are answered.
 		graceful, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		s.handOver(graceful)
 		_ = web.Shutdown(graceful) // what has not ended by then is cut off below
 		cancel()
 		stopLoop()
@@ -195,7 +206,44 @@ func (s *Server) Run(ctx context.Context) error {
 	s.writer.Close()
 	err = errors.Join(err, s.transport.Close())
 	running.Wait()
+	s.working.Wait()
 	return errors.Join(err, s.close())
+}
+
+func (s *Server) startTransport() {
+	peers := map[uint64]string{}
+	for id, m := range s.book.all() {
+		if id != s.id {
+			peers[id] = s.book.address(m)
+		}
+	}
+	s.transport = transport.Start(transport.Config{
+		Cluster: s.config.Cluster, Self: s.id, Listener: s.peers, Peers: peers,
+		Advertise: s.book.all()[s.id].Address, Receive: s.receive, ReceiveSnapshot: s.receiveSnapshot, SnapshotBytesPerSecond: s.config.SnapshotRate,
+		Logf: s.config.Logf,
+	})
+	s.metrics.traffic(s)
+}
+
+// handOver lets another node lead before this one goes: clients then wait for a round trip
+// instead of an election time-out.
+func (s *Server) handOver(ctx context.Context) {
+	asked := false
+	if err := s.call(ctx, func() { asked = s.replica.HandOver() }); err != nil || !asked {
+		return
+	}
+	poll := time.NewTicker(s.config.Tick)
+	defer poll.Stop()
+	for s.status.Load().Role == raft.Leader {
+		select {
+		case <-poll.C:
+		case <-s.stopped:
+			return
+		case <-ctx.Done():
+			s.config.Logf("nobody took over the lead in time")
+			return
+		}
+	}
 }
 
 // close closes whatever is open of files and sockets.

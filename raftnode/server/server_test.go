@@ -112,6 +112,13 @@ func waitForLeader(t testing.TB, client string) {
 	})
 }
 
+// between returns what stands in s after one string and before another.
+func between(s, after, before string) string {
+	_, s, _ = strings.Cut(s, after)
+	s, _, _ = strings.Cut(s, before)
+	return s
+}
+
 func TestTheHTTPInterface(t *testing.T) {
 	c := alone(t)
 	run(t, c)
@@ -145,37 +152,81 @@ func TestTheHTTPInterface(t *testing.T) {
 		headers            []string
 		check              func(reply) string
 	}{
-		{"GET", "/v1/kv/x", "", nil, is(200, `{"value":null}`)},
-		{"PUT", "/v1/kv/x", `{"value":-9223372036854775808}`, nil, is(200, `{}`)},
-		{"GET", "/v1/kv/x", "", nil, is(200, `{"value":-9223372036854775808}`)},
-		{"PUT", "/v1/kv/x", `{"value":0}`, session("1"), is(200, `{}`)},
-		{"POST", "/v1/kv/x/cas", `{"expected":0,"value":4}`, session("2"), is(200, `{}`)},
-		{"POST", "/v1/kv/x/cas", `{"expected":0,"value":4}`, session("2"), is(200, `{}`)},
-		{"POST", "/v1/kv/x/cas", `{"expected":0,"value":4}`, session("3"), is(409, `{"error":"mismatch","outcome":"definite","value":4}`)},
-		{"POST", "/v1/kv/none/cas", `{"expected":0,"value":4}`, nil, is(409, `{"error":"mismatch","outcome":"definite","value":null}`)},
-		{"PUT", "/v1/kv/x", `{"value":8}`, session("3"), bad(400, "used for another request")},
-		{"GET", "/v1/kv/x?timeout=2s", "", nil, is(200, `{"value":4}`)},
-		{"GET", "/v1/kv/a%2Fb", "", nil, is(200, `{"value":null}`)},
+		{"GET", "/v1/kv/x", "", nil, is(200, `{"value":null,"revision":0}`)},
+		{"PUT", "/v1/kv/x", `{"value":"one"}`, nil, is(200, `{"revision":1}`)},
+		{"GET", "/v1/kv/x", "", nil, is(200, `{"value":"one","createRevision":1,"modRevision":1,"version":1,"revision":1}`)},
+		{"PUT", "/v1/kv/x", `{"value":"0"}`, session("1"), is(200, `{"revision":2}`)},
+		{"POST", "/v1/kv/x/cas", `{"expected":{"value":"0"},"value":"4"}`, session("2"), is(200, `{"revision":3}`)},
+		{"POST", "/v1/kv/x/cas", `{"expected":{"value":"0"},"value":"4"}`, session("2"), is(200, `{"revision":3}`)},
+		{"POST", "/v1/kv/x/cas", `{"expected":{"value":"0"},"value":"4"}`, session("3"), is(409, `{"error":"mismatch","outcome":"definite","value":"4","createRevision":1,"modRevision":3,"version":3,"revision":3}`)},
+		{"POST", "/v1/kv/none/cas", `{"expected":{"present":true},"value":"4"}`, nil, is(409, `{"error":"mismatch","outcome":"definite","value":null,"revision":3}`)},
+		{"PUT", "/v1/kv/x", `{"value":"8"}`, session("3"), bad(400, "used for another request")},
+		{"GET", "/v1/kv/x?timeout=2s", "", nil, is(200, `{"value":"4","createRevision":1,"modRevision":3,"version":3,"revision":3}`)},
+		{"GET", "/v1/kv/a%2Fb", "", nil, is(200, `{"value":null,"revision":3}`)},
+		{"PUT", "/v1/kv/a%2Fb", `{"value":{"base64":"/wA="}}`, nil, is(200, `{"revision":4}`)},
+		{"POST", "/v1/kv/a%2Fb/append", `{"value":"x"}`, nil, is(200, `{"revision":5}`)},
+		{"GET", "/v1/kv/a%2Fb", "", nil, is(200, `{"value":{"base64":"/wB4"},"createRevision":4,"modRevision":5,"version":2,"revision":5}`)},
+		{"GET", "/v1/range?from=a&limit=1", "", nil, is(200, `{"entries":[{"key":"a/b","value":{"base64":"/wB4"},"createRevision":4,"modRevision":5,"version":2}],"more":true,"revision":5}`)},
+		{"GET", "/v1/range?from=b&to=c", "", nil, is(200, `{"entries":[],"more":false,"revision":5}`)},
+		{"POST", "/v1/kv/x/cas", `{"expected":{"modRevision":3},"value":"5"}`, nil, is(200, `{"revision":6}`)},
+		{"POST", "/v1/kv/y/cas", `{"expected":{"absent":true},"value":"1"}`, nil, is(200, `{"revision":7}`)},
+		{"POST", "/v1/txn", `{"if":[{"key":"y","version":1}],"then":[{"op":"put","key":"z","value":"2"},{"op":"get","key":"y"},{"op":"range","from":"x"},{"op":"delete","key":"x"}],"else":[]}`, nil,
+			is(200, `{"succeeded":true,"answers":[{},{"value":"1"},{"entries":[{"key":"x","value":"5","createRevision":1,"modRevision":6,"version":4},{"key":"y","value":"1","createRevision":7,"modRevision":7,"version":1},{"key":"z","value":"2","createRevision":8,"modRevision":8,"version":1}]},{"deleted":1}],"revision":8}`)},
+		{"POST", "/v1/txn", `{"if":[{"key":"y","absent":true}],"else":[{"op":"append","key":"z","value":"2"}]}`, nil, is(200, `{"succeeded":false,"answers":[{}],"revision":9}`)},
+		{"POST", "/v1/locks/l/acquire", `{"owner":"me"}`, nil, is(200, `{"owner":"me","token":10}`)},
+		{"POST", "/v1/locks/l/acquire", `{"owner":"you"}`, nil, is(409, `{"error":"another owner holds the lock","outcome":"definite","owner":"me","token":10}`)},
+		{"PUT", "/v1/kv/z", `{"value":"3","fence":{"lock":"l","token":10}}`, nil, is(200, `{"revision":11}`)},
+		{"POST", "/v1/locks/l/steal", `{"owner":"you"}`, nil, is(200, `{"owner":"you","token":12}`)},
+		{"PUT", "/v1/kv/z", `{"value":"4","fence":{"lock":"l","token":10}}`, nil, is(409, `{"error":"the lock is not held under that token: another may hold it by now","outcome":"definite","owner":"you","token":12}`)},
+		{"POST", "/v1/locks/l/release", `{"owner":"me","token":10}`, nil, bad(409, "does not hold")},
+		{"GET", "/v1/locks/l", "", nil, is(200, `{"owner":"you","token":12}`)},
+		{"POST", "/v1/locks/l/release", `{"owner":"you","token":12}`, nil, is(200, `{"owner":"","token":0}`)},
+		{"GET", "/v1/locks/l", "", nil, is(200, `{"owner":"","token":0}`)},
+		{"DELETE", "/v1/kv/z", "", nil, is(200, `{"revision":14,"deleted":1}`)},
+		{"DELETE", "/v1/kv/z", "", nil, is(200, `{"revision":14,"deleted":0}`)},
+		{"DELETE", "/v1/range?from=a&to=b", "", nil, is(200, `{"revision":15,"deleted":1}`)},
+		{"GET", "/v1/members", "", nil, func(r reply) string {
+			return is(200, fmt.Sprintf(`{"members":[{"id":1,"name":"n1","address":"%s","voter":true,"match":%s}]}`, c.ListenPeer, between(r.body, `"match":`, "}")))(r)
+		}},
+		{"POST", "/v1/leader", `{"to":"n1"}`, nil, is(200, `{}`)},
+		{"POST", "/v1/snapshot", "", nil, func(r reply) string {
+			return is(200, `{"index":`+between(r.body, `"index":`, "}")+`}`)(r)
+		}},
 		{"PUT", "/v1/kv/x", `{"value":1.5}`, nil, bad(400, "want")},
-		{"PUT", "/v1/kv/x", `{}`, nil, bad(400, `{"value": 64-bit integer}`)},
-		{"PUT", "/v1/kv/x", `{"value":1,"x":2}`, nil, bad(400, "unknown field")},
-		{"PUT", "/v1/kv/x", `{"value":` + strings.Repeat(" ", maxBodyBytes) + `1}`, nil, bad(400, "too large")},
-		{"POST", "/v1/kv/x/cas", `{"value":1}`, nil, bad(400, "expected")},
-		{"PUT", "/v1/kv/x", `{"value":1}`, []string{HeaderSession, "s"}, bad(400, "without a sequence")},
-		{"PUT", "/v1/kv/x", `{"value":1}`, []string{HeaderSequence, "1"}, bad(400, "without a session")},
-		{"PUT", "/v1/kv/x", `{"value":1}`, []string{HeaderSequence, "one"}, bad(400, "number")},
-		{"PUT", "/v1/kv/" + strings.Repeat("k", 600), `{"value":1}`, nil, bad(400, "1 to 512")},
+		{"PUT", "/v1/kv/x", `{}`, nil, bad(400, `{"value": string`)},
+		{"PUT", "/v1/kv/x", `{"value":"1","x":2}`, nil, bad(400, "unknown field")},
+		{"PUT", "/v1/kv/x", `{"value":` + strings.Repeat(" ", maxBodyBytes) + `"1"}`, nil, bad(400, "too large")},
+		{"PUT", "/v1/kv/x", `{"value":"` + strings.Repeat("v", 65<<10) + `"}`, nil, bad(400, "65536")},
+		{"POST", "/v1/kv/x/cas", `{"value":"1"}`, nil, bad(400, "expected")},
+		{"POST", "/v1/kv/x/cas", `{"value":"1","expected":{"absent":true,"present":true}}`, nil, bad(400, "expected")},
+		{"POST", "/v1/txn", `{"then":[{"op":"jump"}]}`, nil, bad(400, `then 1: op "jump": want put`)},
+		{"POST", "/v1/txn", `{"if":[{"key":"x"}]}`, nil, bad(400, "if 1: want one of")},
+		{"POST", "/v1/locks/l/borrow", `{}`, nil, bad(404, "want acquire")},
+		{"POST", "/v1/locks/l/acquire", `{}`, nil, bad(400, "owner")},
+		{"GET", "/v1/range?limit=0", "", nil, bad(400, "want 1 to")},
+		{"DELETE", "/v1/range", "", nil, bad(400, "all=true")},
+		{"POST", "/v1/leader", `{"to":"n7"}`, nil, bad(400, "n7 is no member")},
+		{"POST", "/v1/members", `{"changes":[]}`, nil, bad(400, "no changes")},
+		{"POST", "/v1/members", `{"changes":[{"op":"marry","name":"n2"}]}`, nil, bad(400, "want add")},
+		{"POST", "/v1/members", `{"changes":[{"op":"add","name":"n2"}]}`, nil, bad(400, "want host:port")},
+		{"POST", "/v1/members", `{"changes":[{"op":"add","name":"n1","address":"a:1"}]}`, nil, bad(400, "n1 is a member already")},
+		{"POST", "/v1/members", `{"changes":[{"op":"remove","name":"n2"}]}`, nil, bad(400, "n2 is no member")},
+		{"POST", "/v1/members", `{"changes":[{"op":"remove","name":"n1"}]}`, nil, bad(409, "no voter would be left")},
+		{"PUT", "/v1/kv/x", `{"value":"1"}`, []string{HeaderSession, "s"}, bad(400, "without a sequence")},
+		{"PUT", "/v1/kv/x", `{"value":"1"}`, []string{HeaderSequence, "1"}, bad(400, "without a session")},
+		{"PUT", "/v1/kv/x", `{"value":"1"}`, []string{HeaderSequence, "one"}, bad(400, "number")},
+		{"PUT", "/v1/kv/" + strings.Repeat("k", 600), `{"value":"1"}`, nil, bad(400, "1 to 512")},
 		{"GET", "/v1/kv/x?timeout=soon", "", nil, bad(400, "duration")},
 		{"GET", "/v1/kv/x", "", []string{HeaderTimeout, "-1s"}, bad(400, "duration")},
-		{"DELETE", "/v1/kv/x", "", nil, bad(404, "want GET or PUT")},
-		{"GET", "/nothing", "", nil, bad(404, "/v1/status")},
+		{"PATCH", "/v1/kv/x", "", nil, bad(404, "no such operation")},
+		{"GET", "/nothing", "", nil, bad(404, "no such operation")},
 	} {
 		got := call(t, c.method, base+c.path, c.body, c.headers...)
 		if problem := c.check(got); problem != "" {
 			t.Errorf("%s %s %.60s %v\n got %d %s\n%s", c.method, c.path, c.body, c.headers, got.code, got.body, problem)
 		}
 	}
-	superseded := call(t, "PUT", base+"/v1/kv/x", `{"value":1}`, session("1")...)
+	superseded := call(t, "PUT", base+"/v1/kv/x", `{"value":"1"}`, session("1")...)
 	if superseded.code != 409 || !strings.Contains(superseded.body, `"outcome":"indefinite"`) {
 		t.Errorf("an older sequence: %+v", superseded)
 	}
@@ -193,7 +244,7 @@ func TestWithoutAMajorityRequestsFailAndStatusAnswers(t *testing.T) {
 	c.Peers = append(c.Peers, Peer{"n2", freeAddress(t)}, Peer{"n3", freeAddress(t)})
 	run(t, c)
 	for _, r := range []reply{
-		call(t, "PUT", "http://"+c.ListenClient+"/v1/kv/x", `{"value":1}`),
+		call(t, "PUT", "http://"+c.ListenClient+"/v1/kv/x", `{"value":"1"}`),
 		call(t, "GET", "http://"+c.ListenClient+"/v1/kv/x", ""),
 	} {
 		if r.code != 503 || !strings.Contains(r.body, `"outcome":"definite"`) || !strings.Contains(r.body, "no leader") {
@@ -218,7 +269,7 @@ func TestADiskThatFailsStopsTheNodeAndNothingIsAcknowledged(t *testing.T) {
 	waitForLeader(t, c.ListenClient)
 	broken := errors.New("input/output error")
 	fs.FailSync(broken)
-	got := call(t, "PUT", "http://"+c.ListenClient+"/v1/kv/x", `{"value":1}`)
+	got := call(t, "PUT", "http://"+c.ListenClient+"/v1/kv/x", `{"value":"1"}`)
 	if got.code == 200 || strings.Contains(got.body, `"outcome":"definite"`) {
 		t.Errorf("a write that did not reach the disk: %+v", got)
 	}
@@ -236,7 +287,7 @@ func TestANodeKeepsItsDataAndRefusesWrongDirectories(t *testing.T) {
 	c := alone(t)
 	stop := run(t, c)
 	waitForLeader(t, c.ListenClient)
-	if r := call(t, "PUT", "http://"+c.ListenClient+"/v1/kv/x", `{"value":5}`); r.code != 200 {
+	if r := call(t, "PUT", "http://"+c.ListenClient+"/v1/kv/x", `{"value":"5"}`); r.code != 200 {
 		t.Fatal(r)
 	}
 	if _, err := Start(c); err == nil || !strings.Contains(err.Error(), "address already in use") {
@@ -257,7 +308,7 @@ func TestANodeKeepsItsDataAndRefusesWrongDirectories(t *testing.T) {
 	}
 	run(t, c)
 	waitForLeader(t, c.ListenClient)
-	if r := call(t, "GET", "http://"+c.ListenClient+"/v1/kv/x", ""); r.body != `{"value":5}` {
+	if r := call(t, "GET", "http://"+c.ListenClient+"/v1/kv/x", ""); !strings.HasPrefix(r.body, `{"value":"5",`) {
 		t.Errorf("after a restart: %+v", r)
 	}
 	data, err := os.ReadFile(c.TraceFile)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"capsize/raftnode/disk"
 	"capsize/raftnode/replica"
@@ -15,20 +16,28 @@ import (
 // Its queue is bounded by what the replica has in flight: a leader's uncommitted bytes, a
 // follower's window.
 type writer struct {
-	disk *disk.Disk
-	done atomic.Uint64 // number of the last durable write
-	wake chan struct{} // holds a token when done or err has changed
+	disk    *disk.Disk
+	done    atomic.Uint64 // number of the last durable write
+	wake    chan struct{} // holds a token when done or err has changed
+	elapsed func(time.Duration)
 
 	mu     sync.Mutex
 	more   sync.Cond
-	queue  []replica.Write
+	queue  []job
 	busy   bool // Run has the disk
 	closed bool
 	err    error
 }
 
-func newWriter(d *disk.Disk) *writer {
-	w := &writer{disk: d, wake: make(chan struct{}, 1)}
+// job is a write, or something else that the disk is to do in its turn.
+type job struct {
+	replica.Write
+	do func(*disk.Disk) error
+}
+
+// newWriter returns a writer that tells elapsed how long each sync took.
+func newWriter(d *disk.Disk, elapsed func(time.Duration)) *writer {
+	w := &writer{disk: d, wake: make(chan struct{}, 1), elapsed: elapsed}
 	w.more.L = &w.mu
 	return w
 }
@@ -50,10 +59,20 @@ func (w *writer) Add(writes []replica.Write) {
 		w.done.Store(writes[0].Number)
 		writes = writes[1:]
 	}
+	for _, write := range writes {
+		w.queue = append(w.queue, job{Write: write})
+	}
 	if len(writes) > 0 {
-		w.queue = append(w.queue, writes...)
 		w.more.Signal()
 	}
+}
+
+// Do has something else done by the disk, after the writes so far.
+func (w *writer) Do(do func(*disk.Disk) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queue = append(w.queue, job{do: do})
+	w.more.Signal()
 }
 
 func (w *writer) fail(err error) {
@@ -97,27 +116,43 @@ func (w *writer) Run() {
 			w.fail(err)
 			return
 		}
-		w.done.Store(group[len(group)-1].Number)
+		for _, job := range group {
+			w.done.Store(max(w.done.Load(), job.Number))
+		}
 		w.notify()
 	}
 }
 
-func (w *writer) commit(group []replica.Write) error {
-	sync := false
-	for _, write := range group {
-		if err := w.append(write); err != nil {
+func (w *writer) commit(group []job) error {
+	sync, installed := false, false
+	for _, job := range group {
+		if job.do != nil {
+			if err := job.do(w.disk); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := w.append(job.Write); err != nil {
 			return err
 		}
-		sync = sync || write.Sync
+		sync, installed = sync || job.Sync, installed || job.Snapshot != nil
 	}
 	if !sync {
 		return nil
 	}
-	return w.disk.Sync()
+	began := time.Now()
+	if err := w.disk.Sync(); err != nil {
+		return err
+	}
+	w.elapsed(time.Since(began))
+	if installed {
+		return w.disk.Tidy()
+	}
+	return nil
 }
 
 func (w *writer) append(write replica.Write) error {
-	return w.disk.Append(write.HardState, nil, write.Entries)
+	return w.disk.Append(write.HardState, write.Snapshot, write.Entries)
 }
 
 func (w *writer) notify() {

@@ -27,7 +27,7 @@ func entry(index uint64) []raft.Entry {
 
 func TestAWriterTellsOfDurableWritesOnly(t *testing.T) {
 	fs := crashfs.New(1)
-	w := newWriter(openDisk(t, fs))
+	w := newWriter(openDisk(t, fs), func(time.Duration) {})
 	ended := make(chan struct{})
 	go func() { w.Run(); close(ended) }()
 	w.Add([]replica.Write{{Number: 1, Entries: entry(1), Sync: true}})
@@ -48,7 +48,7 @@ func TestAWriterTellsOfDurableWritesOnly(t *testing.T) {
 // Durable means: with all that was written before.
 func TestAWriteThatNeedsNoSyncWaitsForThoseBeforeIt(t *testing.T) {
 	fs := crashfs.New(1)
-	w := newWriter(openDisk(t, fs))
+	w := newWriter(openDisk(t, fs), func(time.Duration) {})
 	commit := func(number uint64) replica.Write {
 		return replica.Write{Number: number, HardState: raft.HardState{Term: 1, Commit: number}}
 	}

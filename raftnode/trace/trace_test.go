@@ -12,39 +12,57 @@ import (
 
 var names = Names{1: "n1", 2: "n2", 3: "n3"}
 
+var three = Conf{Voters: []uint64{1, 2, 3}}
+
 var all = []Event{
-	{Kind: Boot, T: 2, Node: 3, Commit: 4, Applied: 0, Last: 5, LastTerm: 2, Hash: 0xabc, Conf: []uint64{1, 2, 3}},
+	{Kind: Boot, T: 2, Node: 3, Commit: 4, Applied: 1, Last: 5, LastTerm: 2, Hash: 0xabc, Snap: 1, SnapTerm: 1, Conf: three},
 	{Kind: Term, T: 3},
+	{Kind: Campaign, T: 3},
 	{Kind: VotePersist, T: 3, Node: 2},
 	{Kind: VoteSend, T: 3, Node: 2, Granted: true, Last: 5, LastTerm: 2},
-	{Kind: Leader, T: 3, Last: 5, LastTerm: 2, Conf: []uint64{1, 2, 3}, Voters: []uint64{1, 3}},
+	{Kind: Leader, T: 3, Last: 5, LastTerm: 2, Hash: 0xabc, Conf: three, Voters: []uint64{1, 3}},
 	{Kind: StepDown, T: 3},
 	{Kind: Append, I: 6, T: 3, Hash: 1 << 63},
+	{Kind: ConfAppend, I: 6, Conf: three, New: &Conf{Voters: []uint64{1, 2, 4}, Outgoing: []uint64{1, 2, 3}, Learners: []uint64{5}, Next: []uint64{3}, Auto: true}},
+	{Kind: ConfAppend, I: 6, Conf: three},
 	{Kind: Truncate, I: 6},
 	{Kind: Persist, Last: 6, LastTerm: 3, T: 3, Node: 0, Commit: 5},
 	{Kind: AckSend, Node: 2, T: 3, I: 6},
 	{Kind: Commit, I: 6, Role: "leader", T: 3},
 	{Kind: Apply, I: 6, T: 3, Hash: 7, Digest: 8},
+	{Kind: ConfApply, I: 6, Conf: Conf{Voters: []uint64{1}, Learners: []uint64{2}}},
+	{Kind: SnapTake, I: 6, T: 3, Hash: 7, Digest: 8, Conf: three},
+	{Kind: SnapInstall, I: 9, T: 3, Hash: 7, Digest: 8, Conf: three},
+	{Kind: Compact, I: 4},
+	{Kind: Progress, T: 3, Node: 2, Last: 5, Next: 7},
 	{Kind: ReadStart, ID: 1},
 	{Kind: ReadIndex, ID: 1, I: 6},
 	{Kind: ReadServe, ID: 1, Applied: 6},
 }
 
-const wanted = `{"seq":1,"time":5,"inc":9,"node":"n1","ev":"boot","t":2,"vote":"n3","commit":4,"applied":0,"last":5,"lastTerm":2,"h":"0000000000000abc","snapIdx":0,"snapTerm":0,"conf":["n1","n2","n3"]}
+const wanted = `{"seq":1,"time":5,"inc":9,"node":"n1","ev":"boot","t":2,"vote":"n3","commit":4,"applied":1,"last":5,"lastTerm":2,"h":"0000000000000abc","snapIdx":1,"snapTerm":1,"conf":{"voters":["n1","n2","n3"]}}
 {"seq":2,"time":5,"inc":9,"node":"n1","ev":"term","t":3}
-{"seq":3,"time":5,"inc":9,"node":"n1","ev":"votePersist","t":3,"cand":"n2"}
-{"seq":4,"time":5,"inc":9,"node":"n1","ev":"voteSend","t":3,"to":"n2","granted":true,"candLast":{"t":2,"i":5}}
-{"seq":5,"time":5,"inc":9,"node":"n1","ev":"leader","t":3,"last":5,"lastTerm":2,"conf":["n1","n2","n3"],"voters":["n1","n3"]}
-{"seq":6,"time":5,"inc":9,"node":"n1","ev":"stepDown","t":3}
-{"seq":7,"time":5,"inc":9,"node":"n1","ev":"append","i":6,"t":3,"h":"8000000000000000"}
-{"seq":8,"time":5,"inc":9,"node":"n1","ev":"truncate","from":6}
-{"seq":9,"time":5,"inc":9,"node":"n1","ev":"persist","uptoIdx":6,"uptoTerm":3,"t":3,"vote":"","commit":5}
-{"seq":10,"time":5,"inc":9,"node":"n1","ev":"ackSend","to":"n2","t":3,"i":6}
-{"seq":11,"time":5,"inc":9,"node":"n1","ev":"commit","i":6,"role":"leader","t":3}
-{"seq":12,"time":5,"inc":9,"node":"n1","ev":"apply","i":6,"t":3,"h":"0000000000000007","digest":"0000000000000008"}
-{"seq":13,"time":5,"inc":9,"node":"n1","ev":"readStart","id":1}
-{"seq":14,"time":5,"inc":9,"node":"n1","ev":"readIndex","id":1,"i":6}
-{"seq":15,"time":5,"inc":9,"node":"n1","ev":"readServe","id":1,"applied":6}
+{"seq":3,"time":5,"inc":9,"node":"n1","ev":"campaign","t":3}
+{"seq":4,"time":5,"inc":9,"node":"n1","ev":"votePersist","t":3,"cand":"n2"}
+{"seq":5,"time":5,"inc":9,"node":"n1","ev":"voteSend","t":3,"to":"n2","granted":true,"candLast":{"t":2,"i":5}}
+{"seq":6,"time":5,"inc":9,"node":"n1","ev":"leader","t":3,"last":5,"lastTerm":2,"h":"0000000000000abc","conf":{"voters":["n1","n2","n3"]},"voters":["n1","n3"]}
+{"seq":7,"time":5,"inc":9,"node":"n1","ev":"stepDown","t":3}
+{"seq":8,"time":5,"inc":9,"node":"n1","ev":"append","i":6,"t":3,"h":"8000000000000000"}
+{"seq":9,"time":5,"inc":9,"node":"n1","ev":"confAppend","i":6,"old":{"voters":["n1","n2","n3"]},"new":{"voters":["n1","n2","#4"],"outgoing":["n1","n2","n3"],"learners":["#5"],"next":["n3"],"auto":true}}
+{"seq":10,"time":5,"inc":9,"node":"n1","ev":"confAppend","i":6,"old":{"voters":["n1","n2","n3"]}}
+{"seq":11,"time":5,"inc":9,"node":"n1","ev":"truncate","from":6}
+{"seq":12,"time":5,"inc":9,"node":"n1","ev":"persist","uptoIdx":6,"uptoTerm":3,"t":3,"vote":"","commit":5}
+{"seq":13,"time":5,"inc":9,"node":"n1","ev":"ackSend","to":"n2","t":3,"i":6}
+{"seq":14,"time":5,"inc":9,"node":"n1","ev":"commit","i":6,"role":"leader","t":3}
+{"seq":15,"time":5,"inc":9,"node":"n1","ev":"apply","i":6,"t":3,"h":"0000000000000007","digest":"0000000000000008"}
+{"seq":16,"time":5,"inc":9,"node":"n1","ev":"confApply","i":6,"conf":{"voters":["n1"],"learners":["n2"]}}
+{"seq":17,"time":5,"inc":9,"node":"n1","ev":"snapTake","i":6,"t":3,"h":"0000000000000007","digest":"0000000000000008","conf":{"voters":["n1","n2","n3"]}}
+{"seq":18,"time":5,"inc":9,"node":"n1","ev":"snapInstall","i":9,"t":3,"h":"0000000000000007","digest":"0000000000000008","conf":{"voters":["n1","n2","n3"]}}
+{"seq":19,"time":5,"inc":9,"node":"n1","ev":"compact","i":4}
+{"seq":20,"time":5,"inc":9,"node":"n1","ev":"progress","t":3,"peer":"n2","match":5,"next":7}
+{"seq":21,"time":5,"inc":9,"node":"n1","ev":"readStart","id":1}
+{"seq":22,"time":5,"inc":9,"node":"n1","ev":"readIndex","id":1,"i":6}
+{"seq":23,"time":5,"inc":9,"node":"n1","ev":"readServe","id":1,"applied":6}
 `
 
 func TestEachEventIsOneLineOfJSON(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strconv"
 	"time"
@@ -33,7 +34,7 @@ func Open(path string, self uint64, incarnation uint64, names Names) (w *Writer,
 	if err != nil {
 		return nil, 0, fmt.Errorf("repair trace %s: %w", path, errors.Join(err, file.Close()))
 	}
-	w = &Writer{file: file, names: names, now: time.Now}
+	w = &Writer{file: file, names: maps.Clone(names), now: time.Now}
 	w.prefix = append(strconv.AppendUint([]byte(`,"inc":`), incarnation, 10), `,"node":`...)
 	w.prefix = strconv.AppendQuote(w.prefix, names[self])
 	return w, repaired, nil
@@ -67,6 +68,9 @@ func cutHalfLine(file *os.File) (cut int64, err error) {
 	}
 	return info.Size(), file.Truncate(0)
 }
+
+// Name gives a node a name from now on.
+func (w *Writer) Name(id uint64, name string) { w.names[id] = name }
 
 // Write appends events to the file with one write(2). They stand there, safe from the end
 // of this process, when it returns nil. After an error it writes nothing more: a trace

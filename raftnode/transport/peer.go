@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +27,9 @@ type peer struct {
 	transport *Transport
 	id        uint64
 	address   string
+	ctx       context.Context // ends when the peer is removed, or the transport closes
+	stop      context.CancelFunc
+	streaming atomic.Bool   // a snapshot is on its way there
 	more      chan struct{} // holds a token while the queue may be non-empty
 
 	mu     sync.Mutex
@@ -84,7 +88,7 @@ func (p *peer) run() {
 	backOff := minBackOff
 	reachable := true
 	for {
-		conn, err := p.dial()
+		conn, err := p.dial(writeTimeout)
 		if err == nil {
 			if !reachable {
 				p.transport.config.Logf("node %d at %s can be reached again", p.id, p.address)
@@ -92,7 +96,7 @@ func (p *peer) run() {
 			backOff, reachable = minBackOff, true
 			err = p.feed(conn)
 		}
-		if p.transport.ctx.Err() != nil {
+		if p.ctx.Err() != nil {
 			return
 		}
 		if reachable {
@@ -100,21 +104,22 @@ func (p *peer) run() {
 			reachable = false
 		}
 		p.discard()
-		if !p.transport.pause(backOff) {
+		if !pause(p.ctx, backOff) {
 			return
 		}
 		backOff = min(2*backOff, maxBackOff)
 	}
 }
 
-func (p *peer) dial() (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(p.transport.ctx, dialTimeout)
+// dial connects. When what was sent stays unacknowledged for that long, the connection ends.
+func (p *peer) dial(unacknowledged time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err
 	}
-	if err := limitUnacknowledged(conn, writeTimeout); err != nil {
+	if err := limitUnacknowledged(conn, unacknowledged); err != nil {
 		_ = conn.Close() // the error that matters is already there
 		return nil, fmt.Errorf("set a time limit on the connection: %w", err)
 	}
@@ -136,8 +141,7 @@ func (p *peer) feed(conn net.Conn) error {
 	defer watcher.Wait()
 	defer func() { _ = conn.Close() }() // ends the watcher
 
-	config := p.transport.config
-	buf := appendFrame(nil, hello{cluster: config.Cluster, from: config.Self, to: p.id}.encode())
+	buf := p.hello(forMessages)
 	if err := p.write(conn, buf, 0); err != nil {
 		return err
 	}
@@ -145,8 +149,8 @@ func (p *peer) feed(conn net.Conn) error {
 		select {
 		case <-dead:
 			return fmt.Errorf("the peer closed the connection")
-		case <-p.transport.ctx.Done():
-			return p.transport.ctx.Err()
+		case <-p.ctx.Done():
+			return p.ctx.Err()
 		case <-p.more:
 		}
 		for {
@@ -162,6 +166,12 @@ func (p *peer) feed(conn net.Conn) error {
 			buf = nil // one huge frame must not be paid for ever
 		}
 	}
+}
+
+func (p *peer) hello(kind kind) []byte {
+	config := p.transport.config
+	h := hello{kind: kind, cluster: config.Cluster, from: config.Self, to: p.id, advertise: config.Advertise}
+	return appendFrame(nil, h.encode())
 }
 
 func (p *peer) write(conn net.Conn, buf []byte, frames int) error {

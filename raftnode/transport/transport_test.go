@@ -159,15 +159,18 @@ func TestAPeerThatReadsNothingBlocksNobodyAndIsRedialled(t *testing.T) {
 
 func TestStrangersAreRefusedWithTheReason(t *testing.T) {
 	listener := listen(t)
-	n := start(t, 1, listener, map[uint64]string{1: "127.0.0.1:1", 2: "127.0.0.1:1"})
+	n := start(t, 1, listener, map[uint64]string{1: "127.0.0.1:1", 2: "127.0.0.1:1", 7: "127.0.0.1:1"})
+	n.RemovePeer(7)
 	for _, c := range []struct {
 		first []byte
 		want  string
 	}{
-		{appendFrame(nil, hello{"other", 2, 1}.encode()), `cluster "other"`},
-		{appendFrame(nil, hello{"test", 2, 3}.encode()), "looks for node 3"},
-		{appendFrame(nil, hello{"test", 9, 1}.encode()), "no peer of node 1"},
-		{appendFrame(nil, hello{"test", 1, 1}.encode()), "no peer of node 1"},
+		{appendFrame(nil, hello{cluster: "other", from: 2, to: 1}.encode()), `cluster "other"`},
+		{appendFrame(nil, hello{cluster: "test", from: 2, to: 3}.encode()), "looks for node 3"},
+		{appendFrame(nil, hello{cluster: "test", from: 7, to: 1}.encode()), "node 7 was removed"},
+		{appendFrame(nil, hello{cluster: "test", from: 1, to: 1}.encode()), "as this one is"},
+		{appendFrame(nil, hello{kind: forSnapshot, cluster: "test", from: 2, to: 1}.encode()), "sends a snapshot"},
+		{appendFrame(nil, hello{kind: kinds, cluster: "test", from: 2, to: 1}.encode()), "malformed"},
 		{appendFrame(nil, []byte("GET / HTTP/1.1")), "no hello"},
 		{[]byte("\x05\x00\x00\x00....hello"), "crc mismatch"},
 	} {
@@ -193,7 +196,7 @@ func TestStrangersAreRefusedWithTheReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = good.Close() }()
-	hi := appendFrame(nil, hello{"test", 2, 1}.encode())
+	hi := appendFrame(nil, hello{cluster: "test", from: 2, to: 1}.encode())
 	if _, err := good.Write(appendFrame(hi, []byte("payload"))); err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +227,7 @@ func FuzzReadFrame(f *testing.F) {
 }
 
 func FuzzDecodeHello(f *testing.F) {
-	f.Add(hello{"test", 1, 2}.encode())
+	f.Add(hello{cluster: "test", from: 1, to: 2}.encode())
 	f.Add([]byte(helloMagic))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, err := decodeHello(data)

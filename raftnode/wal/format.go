@@ -83,27 +83,34 @@ func headerIntact(data []byte) bool {
 }
 
 func checkHeader(data []byte, want Identity, segment uint64) error {
-	if len(data) < headerBytes || !bytes.HasPrefix(data, []byte(magic)) {
-		return fmt.Errorf("%w: no log header at offset 0", ErrCorrupt)
+	got, err := readHeader(data, segment)
+	if err != nil {
+		return err
 	}
-	if !headerIntact(data) {
-		return fmt.Errorf("%w: crc mismatch in the header at offset 0", ErrCorrupt)
-	}
-	if v := binary.LittleEndian.Uint32(data[8:]); v != version {
-		return fmt.Errorf("format version %d; this program reads version %d", v, version)
-	}
-	length := binary.LittleEndian.Uint32(data[12:])
-	if length > maxClusterBytes {
-		return fmt.Errorf("%w: cluster id of %d bytes in the header", ErrCorrupt, length)
-	}
-	got := Identity{Cluster: string(data[32 : 32+length]), Node: binary.LittleEndian.Uint64(data[16:])}
 	if got != want {
 		return fmt.Errorf("%w: it belongs to node %d of cluster %q, not to node %d of cluster %q", ErrIdentity, got.Node, got.Cluster, want.Node, want.Cluster)
 	}
-	if n := binary.LittleEndian.Uint64(data[24:]); n != segment {
-		return fmt.Errorf("%w: the header says segment %d, the name %d", ErrCorrupt, n, segment)
-	}
 	return nil
+}
+
+func readHeader(data []byte, segment uint64) (Identity, error) {
+	if len(data) < headerBytes || !bytes.HasPrefix(data, []byte(magic)) {
+		return Identity{}, fmt.Errorf("%w: no log header at offset 0", ErrCorrupt)
+	}
+	if !headerIntact(data) {
+		return Identity{}, fmt.Errorf("%w: crc mismatch in the header at offset 0", ErrCorrupt)
+	}
+	if v := binary.LittleEndian.Uint32(data[8:]); v != version {
+		return Identity{}, fmt.Errorf("format version %d; this program reads version %d", v, version)
+	}
+	length := binary.LittleEndian.Uint32(data[12:])
+	if length > maxClusterBytes {
+		return Identity{}, fmt.Errorf("%w: cluster id of %d bytes in the header at offset 0", ErrCorrupt, length)
+	}
+	if n := binary.LittleEndian.Uint64(data[24:]); n != segment {
+		return Identity{}, fmt.Errorf("%w: the header at offset 0 says segment %d, the name %d", ErrCorrupt, n, segment)
+	}
+	return Identity{Cluster: string(data[32 : 32+length]), Node: binary.LittleEndian.Uint64(data[16:])}, nil
 }
 
 type frame struct {

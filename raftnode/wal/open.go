@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"capsize/raftnode/files"
 )
 
 // Open opens the log in opts.Dir, creates it where there is none, and calls replay with
@@ -151,4 +153,25 @@ func (w *WAL) resume(segment uint64) error {
 	}
 	w.durable, w.allocated = w.size, w.size
 	return w.opts.FS.SyncDir(w.opts.Dir)
+}
+
+// Owner says whose log a directory holds; found is false where it holds none yet.
+func Owner(fs files.FS, dir string) (owner Identity, found bool, err error) {
+	w := &WAL{opts: Options{FS: fs, Dir: dir}}
+	if err := fs.MkdirAll(dir); err != nil {
+		return Identity{}, false, err
+	}
+	segments, err := w.list()
+	if err != nil || len(segments) == 0 {
+		return Identity{}, false, err
+	}
+	// The oldest one only is unfinished where it is the only one, and then there is no log.
+	data, err := fs.ReadFile(w.name(segments[0]))
+	if err != nil || unfinished(data, segments[0]) {
+		return Identity{}, false, err
+	}
+	if owner, err = readHeader(data, segments[0]); err != nil {
+		return Identity{}, false, fmt.Errorf("%s: %w", w.name(segments[0]), err)
+	}
+	return owner, true, nil
 }

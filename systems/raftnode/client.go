@@ -65,20 +65,29 @@ func (c *client) Get(ctx context.Context, key string) (histories.Value, error) {
 	if err != nil || answer.Value == nil {
 		return histories.Nil, err
 	}
-	return histories.Int(*answer.Value), nil
+	value, err := strconv.ParseInt(*answer.Value, 10, 64)
+	if err != nil {
+		return histories.Nil, fmt.Errorf("get %s: it holds no number: %w", key, err)
+	}
+	return histories.Int(value), nil
 }
 
 // Put writes a key.
 func (c *client) Put(ctx context.Context, key string, value int64) error {
-	_, err := c.do(ctx, http.MethodPut, "/v1/kv/"+url.PathEscape(key), map[string]int64{"value": value})
+	_, err := c.do(ctx, http.MethodPut, "/v1/kv/"+url.PathEscape(key), map[string]any{"value": number(value)})
 	return err
 }
 
 // CompareAndSwap replaces a key's value if it is the expected one.
 func (c *client) CompareAndSwap(ctx context.Context, key string, expected, replacement int64) error {
-	_, err := c.do(ctx, http.MethodPost, "/v1/kv/"+url.PathEscape(key)+"/cas", map[string]int64{"expected": expected, "value": replacement})
+	_, err := c.do(ctx, http.MethodPost, "/v1/kv/"+url.PathEscape(key)+"/cas", map[string]any{
+		"expected": map[string]any{"value": number(expected)}, "value": number(replacement),
+	})
 	return err
 }
+
+// number is how a client keeps a number: the node keeps strings.
+func number(value int64) string { return strconv.FormatInt(value, 10) }
 
 // Attempts returns how often the last operation was sent.
 func (c *client) Attempts() int { return c.attempts }
@@ -91,9 +100,9 @@ func (c *client) Close() error {
 
 // answer is the body of every reply.
 type answer struct {
-	Value   *int64 `json:"value"`
-	Error   string `json:"error"`
-	Outcome string `json:"outcome"`
+	Value   *string `json:"value"`
+	Error   string  `json:"error"`
+	Outcome string  `json:"outcome"`
 }
 
 // do performs one operation: it sends the request, and while the outcome is unknown and
@@ -104,7 +113,7 @@ type answer struct {
 // exception is a mismatch. It is the result that the cluster remembers for this very
 // sequence; whatever of the operation comes later gets the same result and changes
 // nothing.
-func (c *client) do(ctx context.Context, method, path string, body map[string]int64) (answer, error) {
+func (c *client) do(ctx context.Context, method, path string, body map[string]any) (answer, error) {
 	c.sequence++
 	c.attempts = 0
 	var unknown error
@@ -125,7 +134,7 @@ func (c *client) do(ctx context.Context, method, path string, body map[string]in
 // try sends the request once. An attempt that is not the last gets its share of the time
 // that is left, and the node is told to answer a little before that is over, so that its
 // word arrives and the connection can be used again.
-func (c *client) try(ctx context.Context, attempt int, method, path string, body map[string]int64) (answer, error) {
+func (c *client) try(ctx context.Context, attempt int, method, path string, body map[string]any) (answer, error) {
 	var patience time.Duration
 	if deadline, ok := ctx.Deadline(); ok {
 		share := time.Until(deadline) / time.Duration(c.retries-attempt+1)
@@ -154,7 +163,7 @@ func (c *client) try(ctx context.Context, attempt int, method, path string, body
 	return got, err
 }
 
-func (c *client) request(ctx context.Context, address, method, path string, body map[string]int64, patience time.Duration) (*http.Request, error) {
+func (c *client) request(ctx context.Context, address, method, path string, body map[string]any, patience time.Duration) (*http.Request, error) {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)

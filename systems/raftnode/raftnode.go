@@ -67,17 +67,17 @@ func (s *System) Files(context.Context) ([]clusters.File, error) {
 // Process is the program's command line on a node.
 func (s *System) Process(c clusters.Cluster, node string) clusters.Process {
 	dir := c.Host(node).Dir()
-	peers := make([]string, 0, len(c.Nodes()))
+	// The members give one another these addresses; a link in between has another on each node.
+	var peers, dial []string
 	for _, peer := range c.Nodes() {
-		address := c.Dial(node, peer, peerPort)
-		if peer == node {
-			address = c.Listen(node, peerPort)
+		peers = append(peers, peer+"="+c.Listen(peer, peerPort))
+		if address := c.Dial(node, peer, peerPort); peer != node && address != c.Listen(peer, peerPort) {
+			dial = append(dial, peer+"="+address)
 		}
-		peers = append(peers, peer+"="+address)
 	}
 	argv := []string{
 		path.Join(dir, program),
-		"--name", node, "--peers", strings.Join(peers, ","),
+		"--name", node, "--peers", strings.Join(peers, ","), "--dial", strings.Join(dial, ","),
 		"--listen-peer", c.Listen(node, peerPort), "--listen-client", c.Listen(node, clientPort),
 		"--data", path.Join(dir, "data"), "--trace", path.Join(dir, traceFile),
 		"--seed", fmt.Sprint(s.options.Seed),

@@ -117,11 +117,11 @@ func act(w http.ResponseWriter, r *http.Request, word string) {
 	}
 	switch word {
 	case "ok":
-		say(200, `{"value":7}`)
+		say(200, `{"value":"7"}`)
 	case "null":
 		say(200, `{"value":null}`)
 	case "mismatch":
-		say(409, `{"error":"mismatch","outcome":"definite","value":9}`)
+		say(409, `{"error":"mismatch","outcome":"definite","value":"9"}`)
 	case "superseded":
 		say(409, `{"error":"the session has gone on","outcome":"indefinite"}`)
 	case "refuse":
@@ -138,7 +138,7 @@ func act(w http.ResponseWriter, r *http.Request, word string) {
 		panic(http.ErrAbortHandler) // the connection is closed without an answer
 	case "half":
 		w.Header().Set("Content-Length", "100")
-		say(200, `{"value":7`)
+		say(200, `{"value":"7"`)
 	case "redirect":
 		http.Redirect(w, r, "/elsewhere", http.StatusMovedPermanently)
 	case "silent":
