@@ -366,6 +366,7 @@ func (r *Replica) leaderChanged(leader uint64) {
 type Status struct {
 	ID, Term, Leader, Commit, Applied uint64 // Leader is 0 where none is known
 	Role                              raft.Role
+	Transferee                        uint64 // on the leader: whom it is handing over to, if to anybody
 	Waiting                           int    // requests not replied to
 	Snapshot                          uint64 // index of the newest one that is durable
 }
@@ -384,7 +385,7 @@ func (r *Replica) Status() Status {
 	s := r.node.BasicStatus()
 	return Status{
 		ID: s.ID, Term: s.Term, Leader: s.Lead, Commit: s.Commit, Applied: r.store.Applied(), Role: s.RaftState,
-		Waiting: r.waiting(), Snapshot: r.snapshots.taken,
+		Transferee: s.LeadTransferee, Waiting: r.waiting(), Snapshot: r.snapshots.taken,
 	}
 }
 

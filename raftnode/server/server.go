@@ -229,18 +229,25 @@ func (s *Server) startTransport() {
 // instead of an election time-out.
 func (s *Server) handOver(ctx context.Context) {
 	asked := false
-	if err := s.call(ctx, func() { asked = s.replica.HandOver() }); err != nil || !asked {
+	if err := s.call(ctx, func() { asked = s.replica.HandOver(); s.publish() }); err != nil || !asked {
 		return
 	}
 	poll := time.NewTicker(s.config.Tick)
 	defer poll.Stop()
-	for s.status.Load().Role == raft.Leader {
+	for {
+		status := s.status.Load()
+		if status.Role != raft.Leader {
+			return
+		}
+		if status.Transferee == raft.None {
+			s.config.Logf("nobody took over the lead in time")
+			return
+		}
 		select {
 		case <-poll.C:
 		case <-s.stopped:
 			return
 		case <-ctx.Done():
-			s.config.Logf("nobody took over the lead in time")
 			return
 		}
 	}
