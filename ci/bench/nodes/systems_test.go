@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 var three = []member{{"n1", "127.0.0.1:1", "127.0.0.1:2"}, {"n2", "127.0.0.1:3", "127.0.0.1:4"}, {"n3", "127.0.0.1:5", "127.0.0.1:6"}}
@@ -105,13 +107,30 @@ func TestOurLeaderIsWhoSaysSo(t *testing.T) {
 	}
 }
 
-func TestAClusterWhoseNodesEndDoesNotStart(t *testing.T) {
-	dir := t.TempDir()
-	_, err := startCluster(context.Background(), raftnode{program: "/bin/false"}, dir)
+func TestAClusterWhoseNodesEndIsNotWaitedFor(t *testing.T) {
+	began := time.Now()
+	_, err := startCluster(t.Context(), raftnode{program: "/bin/false"}, t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "ended by itself") {
 		t.Errorf("got %v", err)
 	}
+	if took := time.Since(began); took > readyTimeout/2 {
+		t.Errorf("after %s", took)
+	}
 }
+
+func TestAClusterThatDoesNotAnswerIsWaitedForOnlyAsLongAsTheContextLasts(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := startCluster(ctx, silent{}, t.TempDir())
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// silent is our node with another program in its place, which runs and answers nobody.
+type silent struct{ raftnode }
+
+func (silent) command([]member, int, string) []string { return []string{"/bin/sleep", "600"} }
 
 func TestFreeAddressesAreAllDifferent(t *testing.T) {
 	addresses, err := freeAddresses(20)
