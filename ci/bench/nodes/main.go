@@ -5,6 +5,8 @@
 //	go -C ci/bench/nodes run .          # under four minutes
 //	go -C ci/bench/nodes run . -quick   # a first look, under 40 seconds
 //
+// when Go has built etcd once, which takes it a minute.
+//
 // It prints throughput, p50 and p99 of both with the CPU time that a put cost the servers
 // and the clients, and the ratios between the two. Ratios are formed within a round, where
 // the two measurements lie seconds apart, and the median over the rounds is the result:
