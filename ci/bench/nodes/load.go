@@ -223,7 +223,7 @@ func newDrive(ctx context.Context, puts []put, valueBytes int, begin, end time.T
 		d.running.Go(func() {
 			for d.errs[i] == nil && time.Now().Before(end) {
 				key := fmt.Sprintf("k%07d", source.IntN(keys))
-				value := digits(source, valueBytes)
+				value := text(source, valueBytes)
 				sent := time.Now()
 				err := put(ctx, key, value)
 				answered := time.Now()
@@ -252,12 +252,11 @@ func (d *drive) wait() ([]time.Duration, error) {
 	return slices.Concat(d.latencies...), nil
 }
 
-// digits returns a number of exactly so many decimal digits.
-func digits(source *rand.Rand, n int) string {
+// text returns so many letters.
+func text(source *rand.Rand, n int) string {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = '0' + byte(source.IntN(10))
+		b[i] = 'a' + byte(source.IntN(26))
 	}
-	b[0] = '1' + byte(source.IntN(9)) // a number does not begin with 0
 	return string(b)
 }

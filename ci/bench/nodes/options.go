@@ -28,8 +28,8 @@ type options struct {
 	raftnode    string // path of the program; empty: built here
 }
 
-// mostDigits is how many digits every number of that length fits in 64 bits with a sign.
-const mostDigits = 18
+// mostValueBytes is what our node's store takes.
+const mostValueBytes = 64 << 10
 
 // parse reads the command line. It tells the user what is wrong with it.
 func parse(args []string, out io.Writer) (options, error) {
@@ -43,7 +43,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags.DurationVar(&o.idle, "idle", 8*time.Second, "`duration` for which fresh nodes are left alone before their memory is looked at")
 	clients := flags.String("clients", "1,16,64,256", "`numbers` of clients; each sends its next put when the last is answered")
 	connections := flags.String("etcd-connections", "1,8", "`numbers` of gRPC connections for etcd's clients to share; the one that serves etcd best is compared")
-	flags.IntVar(&o.valueBytes, "value-bytes", 16, "`size` of a value, decimal digits for both")
+	flags.IntVar(&o.valueBytes, "value-bytes", 16, "`size` of a value")
 	to := flags.String("to", "leader", "where clients send puts: `leader or all` nodes in turn")
 	flags.BoolVar(&o.trace, "trace", false, "let our nodes write their protocol trace")
 	flags.StringVar(&o.dir, "dir", os.TempDir(), "`directory` on the disk to use; everything in it is removed again")
@@ -105,8 +105,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("-warmup %s: want 0s to 1m", o.warmup)
 	case o.idle < 0 || o.idle > 5*time.Minute:
 		return fmt.Errorf("-idle %s: want 0s to 5m", o.idle)
-	case o.valueBytes < 1 || o.valueBytes > mostDigits:
-		return fmt.Errorf("-value-bytes %d: want 1 to %d: our node's values are 64-bit numbers", o.valueBytes, mostDigits)
+	case o.valueBytes < 1 || o.valueBytes > mostValueBytes:
+		return fmt.Errorf("-value-bytes %d: want 1 to %d, which our node takes", o.valueBytes, mostValueBytes)
 	}
 	return nil
 }

@@ -47,8 +47,8 @@ func TestWrongFlagsAreRefusedWithWhatIsWanted(t *testing.T) {
 		{"-window 61s", "want 100ms to 1m"},
 		{"-warmup -1s", "want 0s to 1m"},
 		{"-idle 6m", "want 0s to 5m"},
-		{"-value-bytes 0", "want 1 to 18"},
-		{"-value-bytes 19", "want 1 to 18"},
+		{"-value-bytes 0", "want 1 to 65536"},
+		{"-value-bytes 65537", "want 1 to 65536"},
 		{"-to followers", "want leader or all"},
 		{"-clients 1,,2", "-clients"},
 		{"-clients 0", "from 1 to 4096"},
@@ -69,7 +69,7 @@ func TestWrongFlagsAreRefusedWithWhatIsWanted(t *testing.T) {
 func TestTheOutermostFlagsAreAccepted(t *testing.T) {
 	for _, args := range []string{
 		"-rounds 1 -window 100ms -warmup 0s -idle 0s -value-bytes 1 -clients 1 -etcd-connections 1",
-		"-rounds 100 -window 1m -warmup 1m -idle 5m -value-bytes 18 -clients 4096 -etcd-connections 256",
+		"-rounds 100 -window 1m -warmup 1m -idle 5m -value-bytes 65536 -clients 4096 -etcd-connections 256",
 		"-to all -trace",
 	} {
 		if _, err := parse(strings.Fields(args), io.Discard); err != nil {

@@ -63,7 +63,7 @@ func (raftnode) connect(_ context.Context, addresses []string, clients, _ int) (
 		client := &http.Client{Transport: transports[i]}
 		url := "http://" + addresses[i%len(addresses)] + "/v1/kv/"
 		puts[i] = func(ctx context.Context, key, value string) error {
-			request, err := http.NewRequestWithContext(ctx, http.MethodPut, url+key, strings.NewReader(`{"value":`+value+`}`))
+			request, err := http.NewRequestWithContext(ctx, http.MethodPut, url+key, strings.NewReader(`{"value":"`+value+`"}`))
 			if err != nil {
 				return err
 			}

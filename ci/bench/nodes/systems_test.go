@@ -78,7 +78,7 @@ func TestEachOfOurClientsKeepsOneConnection(t *testing.T) {
 		}
 	}
 	for _, n := range []*node{one, other} {
-		if len(n.asked) != 6 || n.asked[0] != `PUT /v1/kv/k1 {"value":42}` || len(n.sessions) != 2 {
+		if len(n.asked) != 6 || n.asked[0] != `PUT /v1/kv/k1 {"value":"42"}` || len(n.sessions) != 2 {
 			t.Errorf("asked %q over %d connections, want the same six times over two", n.asked, len(n.sessions))
 		}
 	}
