@@ -19,6 +19,11 @@ type bench struct {
 	messages []raft.Message
 	replies  []Reply
 	writes   []Write
+	sends    []raft.Message
+	// taken is the last snapshot that was taken; slowSnapshots leaves it unsaved.
+	taken         *Snapshot
+	slowSnapshots bool
+	compacted     uint64
 }
 
 func newBench(t *testing.T, incarnation uint64) *bench {
@@ -42,6 +47,14 @@ func (b *bench) settle(diskWorks bool) {
 		b.messages = append(b.messages, out.Messages...)
 		b.replies = append(b.replies, out.Replies...)
 		b.writes = append(b.writes, out.Writes...)
+		b.sends = append(b.sends, out.Sends...)
+		b.compacted = max(b.compacted, out.Compact)
+		if out.Take != nil {
+			b.taken = out.Take
+			if !b.slowSnapshots {
+				b.SnapshotSaved()
+			}
+		}
 		if diskWorks && len(b.writes) > 0 {
 			number := b.writes[0].Number
 			b.writes = b.writes[1:]
