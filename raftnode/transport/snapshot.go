@@ -51,7 +51,7 @@ func (t *Transport) SendSnapshot(to uint64, message []byte, content io.ReadClose
 }
 
 func (p *peer) stream(message []byte, content io.Reader) (err error) {
-	conn, err := p.dial(stallTimeout)
+	conn, err := p.dial(p.transport.stall)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (p *peer) stream(message []byte, content io.Reader) (err error) {
 // pour writes the whole stream.
 func (p *peer) pour(conn net.Conn, message []byte, content io.Reader) (offset uint64, err error) {
 	write := func(frames []byte) error {
-		if err := conn.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+		if err := conn.SetWriteDeadline(time.Now().Add(p.transport.stall)); err != nil {
 			return err
 		}
 		_, err := conn.Write(frames)
@@ -138,7 +138,7 @@ func readVerdict(conn net.Conn, patience time.Duration) error {
 
 // serveSnapshot takes in one snapshot.
 func (t *Transport) serveSnapshot(from uint64, conn net.Conn, in *bufio.Reader) {
-	c := &chunks{conn: conn, in: in}
+	c := &chunks{conn: conn, in: in, stall: t.stall}
 	err := func() error {
 		message, err := c.frame()
 		if err != nil {
@@ -156,7 +156,7 @@ func (t *Transport) serveSnapshot(from uint64, conn net.Conn, in *bufio.Reader) 
 		t.count.snapshotsReceived.Add(1)
 		t.count.snapshotBytesReceived.Add(c.offset)
 	}
-	if conn.SetWriteDeadline(time.Now().Add(stallTimeout)) == nil {
+	if conn.SetWriteDeadline(time.Now().Add(t.stall)) == nil {
 		_, _ = conn.Write(appendFrame(nil, reason)) // a sender that is gone needs no answer
 	}
 	if err != nil {
@@ -171,13 +171,14 @@ func (t *Transport) serveSnapshot(from uint64, conn net.Conn, in *bufio.Reader) 
 type chunks struct {
 	conn   net.Conn
 	in     *bufio.Reader
+	stall  time.Duration
 	offset uint64
 	rest   []byte
 	ended  error
 }
 
 func (c *chunks) frame() ([]byte, error) {
-	if err := c.conn.SetReadDeadline(time.Now().Add(stallTimeout)); err != nil {
+	if err := c.conn.SetReadDeadline(time.Now().Add(c.stall)); err != nil {
 		return nil, err
 	}
 	frame, err := readFrame(c.in)

@@ -69,6 +69,7 @@ type counters struct {
 // Transport is a running transport. It is safe for concurrent use.
 type Transport struct {
 	config Config
+	stall  time.Duration // how long either side of a snapshot's stream waits for the other
 	ctx    context.Context
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -87,6 +88,7 @@ type Transport struct {
 func Start(config Config) *Transport {
 	t := &Transport{
 		config:    config,
+		stall:     stallTimeout,
 		peers:     make(map[uint64]*peer, len(config.Peers)),
 		removed:   make(map[uint64]bool),
 		incoming:  make(map[uint64]net.Conn),

@@ -33,20 +33,23 @@ func listen(t *testing.T) net.Listener {
 
 func start(t *testing.T, self uint64, listener net.Listener, peers map[uint64]string) *node {
 	t.Helper()
+	return startWith(t, Config{Cluster: "test", Self: self, Listener: listener, Peers: peers})
+}
+
+func startWith(t *testing.T, config Config) *node {
+	t.Helper()
 	n := &node{}
-	n.Transport = Start(Config{
-		Cluster: "test", Self: self, Listener: listener, Peers: peers,
-		Receive: func(from uint64, payload []byte) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.received = append(n.received, fmt.Sprintf("%d:%s", from, payload))
-		},
-		Logf: func(format string, args ...any) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.logged = append(n.logged, fmt.Sprintf(format, args...))
-		},
-	})
+	config.Receive = func(from uint64, payload []byte) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.received = append(n.received, fmt.Sprintf("%d:%s", from, payload))
+	}
+	config.Logf = func(format string, args ...any) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.logged = append(n.logged, fmt.Sprintf(format, args...))
+	}
+	n.Transport = Start(config)
 	t.Cleanup(func() { _ = n.Close() }) // some tests close it themselves
 	return n
 }
@@ -135,7 +138,7 @@ func TestAPeerThatReadsNothingBlocksNobodyAndIsRedialled(t *testing.T) {
 	a := start(t, 1, l1, map[uint64]string{2: stuck.Addr().String(), 3: l3.Addr().String()})
 	c := start(t, 3, l3, map[uint64]string{1: l1.Addr().String()})
 	payload := bytes.Repeat([]byte("z"), 64<<10)
-	p := a.peers[2]
+	p := a.peer(2)
 	for range 2000 { // 125 MiB: more than any socket buffer
 		began := time.Now()
 		a.Send(2, payload)
