@@ -86,8 +86,8 @@ func TestPaper51FollowersIssueNoRequests(t *testing.T) {
 	}
 }
 
-// 5.1: a client that asks a follower gets to the leader. The paper lets the follower name
-// the leader, as our servers do; the core can pass the request on as well.
+// 5.1: a client that asks a follower gets to the leader. In the paper the follower names
+// the leader; here it passes the request on, and names the leader to whoever asks.
 func TestPaper51AFollowerLeadsRequestsToTheLeader(t *testing.T) {
 	l := newLab(t, 3)
 	l.elect(2)
