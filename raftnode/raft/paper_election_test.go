@@ -247,7 +247,7 @@ func TestPaper52TimeoutsAreDrawnFromAWholeInterval(t *testing.T) {
 	l := single(t, nil, HardState{})
 	drawn := make(map[int]int)
 	for range 1000 {
-		l.campaigns()
+		must(t, l.nodes[1].Campaign())
 		drawn[l.nodes[1].raft.electionTimeout]++
 	}
 	for timeout := 10; timeout < 20; timeout++ {
