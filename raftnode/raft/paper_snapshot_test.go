@@ -167,6 +167,20 @@ func TestPaper7WhatASnapshotDoesToTheLog(t *testing.T) {
 	}
 }
 
+// 7: a snapshot that was sent again, or by mistake, may be older than the node's own. Then
+// nothing goes back, although the log cannot tell any more that it agrees.
+func TestPaper7AnOlderSnapshotTakesNothingBack(t *testing.T) {
+	l := single(t, []uint64{2}, HardState{Term: 2}, func(c *nodeConfig) { c.Snapshot = snapshotAt(5, 1, 1, 2, 3) })
+	for index := uint64(1); index <= 5; index++ {
+		answers := l.answers(Message{Type: MsgSnap, From: 2, To: 1, Term: 2, Snapshot: snapshotAt(index, 1, 1, 2)})
+		l.expectSent(answers, "1->2 MsgAppResp term 2 holds 5")
+	}
+	l.expectMembers(1, "voters=(1 2 3)")
+	if l.terms(1) != "(snapshot up to 5) 2" {
+		t.Errorf("the log is %q", l.terms(1))
+	}
+}
+
 // Figure 13, InstallSnapshot, receiver 8: the state machine is set to the snapshot's contents,
 // and its configuration is in force. Nothing that the snapshot stands for is applied again.
 func TestPaper7ASnapshotResetsTheStateMachineAndTheConfiguration(t *testing.T) {

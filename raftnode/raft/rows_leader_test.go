@@ -47,15 +47,22 @@ func TestANewMemberGetsTheTimeOfACheckToBeHeardOf(t *testing.T) {
 	must(t, l.nodes[1].ProposeConfChange(ConfChange{Type: ConfChangeAddNode, NodeID: 3}))
 	l.settle(1)
 	l.acknowledges(2, 2)
-	l.tick(1, 8)
-	for _, p := range l.nodes[1].raft.progress {
-		p.active = p.id != 2 // 1 and 3 are two of three
-	}
 	l.expectMembers(1, "voters=(1 2 3)")
-	l.tick(1, 2)
+	l.nodes[1].raft.progress.of(2).active = false
+	l.tick(1, 10) // 1 and 3 are two of three
 	l.expectState(Leader, 1, 1)
 	l.tick(1, 10)
 	l.expectState(Follower, 1, None)
+}
+
+// A leader has heard of itself, be its disk ever so slow.
+func TestALeaderCountsItselfWhenItChecksItsQuorum(t *testing.T) {
+	l := single(t, nil, HardState{}, checkQuorum)
+	l.campaigns()
+	must(t, l.nodes[1].Step(Message{Type: MsgVoteResp, From: 2, To: 1, Term: 1}))
+	must(t, l.nodes[1].Step(Message{Type: MsgHeartbeatResp, From: 2, To: 1, Term: 1}))
+	l.tick(1, 10)
+	l.expectState(Leader, 1, 1)
 }
 
 // A snapshot goes only to who was heard of since the last check, and only when there is one.
@@ -83,10 +90,33 @@ func TestASnapshotIsSentWhenItCanBeTakenAndGiven(t *testing.T) {
 	}
 }
 
-// reluctantStorage has no snapshot to give while it is busy.
+// The storage is compacted by its owner, at any time: also between a look at an entry's term
+// and the reading of those after it.
+func TestASnapshotIsSentWhereEntriesWentWhileTheyWereReadFor(t *testing.T) {
+	l := alone(t, 3, []uint64{1}, HardState{Term: 1}, func(c *nodeConfig) { c.Snapshot = snapshotAt(9, 1, 1, 2, 3) })
+	disk := &reluctantStorage{MemoryStorage: l.nodes[1].storage}
+	l.nodes[1].config.Storage = disk
+	l.start(1)
+	l.leads()
+	p := l.nodes[1].raft.progress.of(2)
+	p.next, p.paused, p.active, disk.compacted = 10, false, true, true
+	if sent := l.nodes[1].raft.sendAppend(p, true); !sent || p.state != StateSnapshot || l.nodes[1].Err() != nil {
+		t.Errorf("sent %v, node 2 is in %v, error %v", sent, p.state, l.nodes[1].Err())
+	}
+}
+
+// reluctantStorage has no snapshot to give while it is busy, and no entries when it has just
+// been compacted.
 type reluctantStorage struct {
 	*MemoryStorage
-	busy bool
+	busy, compacted bool
+}
+
+func (s *reluctantStorage) Entries(lo, hi, maxBytes uint64) ([]Entry, error) {
+	if s.compacted {
+		return nil, ErrCompacted
+	}
+	return s.MemoryStorage.Entries(lo, hi, maxBytes)
 }
 
 func (s *reluctantStorage) Snapshot() (*Snapshot, error) {
