@@ -141,6 +141,20 @@ func TestAnAcknowledgementThatJoinsTheLogEndsTheWaitForASnapshot(t *testing.T) {
 	}
 }
 
+// No follower of a leader's term holds more than the leader: what says so is not believed.
+func TestAnAcknowledgementOfMoreThanThereIsIsIgnored(t *testing.T) {
+	l := alone(t, 3, nil, HardState{})
+	l.leads()
+	for index, match := range map[uint64]uint64{1: 1, 2: 0, 9: 0} {
+		p := l.nodes[1].raft.progress.of(3)
+		p.match = 0
+		l.acknowledges(3, index)
+		if p.match != match {
+			t.Errorf("the log ends at 1, node 3 says %d: %d is believed", index, p.match)
+		}
+	}
+}
+
 // Reads need the majorities of both halves; when the old one is left, the new one will do.
 func TestAReadInAJointConfigurationNeedsBothMajorities(t *testing.T) {
 	for _, test := range []struct {
