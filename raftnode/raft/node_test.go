@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -219,6 +220,17 @@ func TestANodeThatIsRemovedTakesNoProposals(t *testing.T) {
 	ctx := nodeContext(t)
 	leader := h.leader()
 	gone := leader%3 + 1
+	// A leader tells a member nothing any more when its removal is in force. One that lags
+	// by then never hears of it.
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s := h.nodes[leader].Status()
+		if i := slices.IndexFunc(s.Progress, func(p Progress) bool { return p.ID == gone }); i >= 0 && s.Progress[i].Match == s.LastIndex {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the node does not catch up")
+		}
+	}
 	must(t, h.nodes[leader].ProposeConfChange(ctx, ConfChange{Type: ConfChangeRemoveNode, NodeID: gone}))
 	for deadline := time.Now().Add(patience); h.nodes[gone].Status().Config.Contains(gone); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
