@@ -57,7 +57,7 @@ func (n *RawNode) Bootstrap(peers []Peer) error {
 	}
 	r.appendEntries(entries)
 	r.commitTo(uint64(len(entries)))
-	// They are applied now, so that the node can campaign before its user applies them, which
+	// They are in force now, so that the node knows its peers before its user applies them, which
 	// changes nothing any more.
 	for _, peer := range peers {
 		change := ConfChange{Type: ConfChangeAddNode, NodeID: peer.ID}

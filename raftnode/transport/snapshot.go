@@ -66,13 +66,13 @@ func (p *peer) stream(message []byte, content io.Reader) (err error) {
 		}
 	})
 	sent, err := p.pour(conn, message, content)
-	// A receiver that has had enough says why, and closes: its word explains the error.
+	// A receiver that has had enough says why, and closes: its word explains the error here.
 	patience := verdictTimeout
 	if err != nil {
 		patience = time.Second
 	}
 	if verdict := readVerdict(conn, patience); err == nil || errors.Is(verdict, ErrRefused) {
-		err = verdict
+		err = errors.Join(verdict, err)
 	}
 	if err != nil {
 		return err
