@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -128,24 +129,22 @@ type load struct {
 	ended sync.WaitGroup
 	stop  atomic.Bool
 	mu    sync.Mutex
-	names []string
+	nodes []string // their addresses
 	acked map[string]bool
 	gap   time.Duration // the longest between two acknowledgements
 }
 
 func (c *cluster) load() *load {
 	l := &load{c: c, acked: map[string]bool{}}
-	for name := range c.stops {
-		l.names = append(l.names, name)
-	}
+	l.only(slices.Collect(maps.Keys(c.stops))...)
 	l.ended.Go(func() {
 		last := time.Now()
 		for i := 0; !l.stop.Load(); i++ {
 			l.mu.Lock()
-			name := l.names[i%len(l.names)]
+			node := l.nodes[i%len(l.nodes)]
 			l.mu.Unlock()
 			key := fmt.Sprintf("k%d", i)
-			if call(c.t, "PUT", c.url(name, "/v1/kv/"+key)+"?timeout=1s", `{"value":"v"}`).code == 200 {
+			if call(c.t, "PUT", node+"/v1/kv/"+key+"?timeout=1s", `{"value":"v"}`).code == 200 {
 				l.mu.Lock()
 				l.acked[key] = true
 				l.gap = max(l.gap, time.Since(last))
@@ -174,7 +173,10 @@ func (l *load) more(n int) {
 func (l *load) only(names ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.names = names
+	l.nodes = nil
+	for _, name := range names {
+		l.nodes = append(l.nodes, l.c.url(name, ""))
+	}
 }
 
 // finish stops writing; then every acknowledged key must be read on that node.
