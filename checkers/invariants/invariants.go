@@ -120,7 +120,7 @@ const indexMost = 1 << 60
 
 func (e *Event) plausible() bool {
 	highest := max(e.Index, e.From, e.Last, e.SnapIndex, e.UpTo, e.Commit, e.Applied, e.Match, e.Next, e.CandLast.Index)
-	return highest < indexMost && e.Incarnation < math.MaxUint32 && (e.Kind != Truncate || e.From > 0)
+	return highest < indexMost && e.Incarnation < math.MaxUint32 && e.missing() == ""
 }
 
 // Add takes the next event of its node. It keeps the configurations that e points to.
