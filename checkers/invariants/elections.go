@@ -176,14 +176,13 @@ func (c *Checker) leader(n *node, e *Event) {
 		c.violated(ElectionSafety, []Event{*e, other}, "%s and %s both became leader of term %d.", e.Node, other.Node, e.Term)
 	}
 	r := c.reignOf(n, e.Term)
+	last := n.log.at(e.Last)
+	if e.Hash != 0 || e.Last == 0 {
+		last = c.hold(n, e, e.Last, e.LastTerm, n.log.at(max(e.Last, 1)-1))
+	}
 	if r.event == nil {
 		event := *e
-		r.event = &event
-	}
-	if e.Hash != 0 || e.Last == 0 {
-		r.last = c.hold(n, e, e.Last, e.LastTerm, n.log.at(e.Last-min(1, e.Last)))
-	} else if n.log.known() && n.log.last() == e.Last {
-		r.last = n.log.at(e.Last)
+		r.event, r.last = &event, last
 	}
 	n.reign = r
 	if e.Conf != nil && (n.conf == nil || !n.conf.equal(e.Conf)) {

@@ -1,6 +1,7 @@
 package invariants
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -152,8 +153,8 @@ func FuzzAdd(f *testing.F) {
 		f.Add(seed, uint16(200))
 	}
 	var all []Event
-	for _, script := range stories {
-		all = append(all, parse(f, script)...)
+	for _, name := range slices.Sorted(maps.Keys(stories)) {
+		all = append(all, parse(f, stories[name])...)
 	}
 	f.Fuzz(func(_ *testing.T, seed uint64, count uint16) {
 		rng := rand.New(rand.NewPCG(seed, 5))
