@@ -58,18 +58,24 @@ func (c *Checker) campaign(n *node, e *Event) {
 	}
 }
 
-// confEntriesPersisted checks the changes of membership in the durable log.
+// confEntriesPersisted checks the changes of membership in the durable log. Where a crash
+// tore a write, its entries may be there, and the commit index that came with them not: so
+// only what was appended in this incarnation counts.
 func (c *Checker) confEntriesPersisted(n *node, e *Event) {
 	for len(n.confEntries) > 1 && n.confEntries[1].index <= min(e.Commit, n.applied, e.UpTo) {
 		n.confEntries = n.confEntries[1:]
 	}
 	for i := len(n.confEntries) - 1; i > 0; i-- {
-		if n.confEntries[i].index > e.UpTo {
+		later, before := n.confEntries[i], n.confEntries[i-1]
+		if later.index > e.UpTo {
 			continue
 		}
+		if uint64(later.place.incarnation) != n.incarnation {
+			return
+		}
 		c.checks[Membership]++
-		if before := n.confEntries[i-1]; before.index > e.Commit {
-			c.violated(Membership, []Event{*e, c.indexEvent(n.confEntries[i]), c.indexEvent(before)}, "The changes of membership at %d and %d are both durable on %s, but it is durable only that %d is committed.", before.index, n.confEntries[i].index, n.name, e.Commit)
+		if before.index > e.Commit {
+			c.violated(Membership, []Event{*e, c.indexEvent(later), c.indexEvent(before)}, "The changes of membership at %d and %d are both durable on %s, but it is durable only that %d is committed.", before.index, later.index, n.name, e.Commit)
 		}
 		return
 	}
