@@ -29,7 +29,6 @@ func (c *Checker) cut(n *node, from uint64) {
 	gone := n.log.truncate(from)
 	n.cutAt(cut{from: from, first: from, gone: gone})
 	n.durable = min(n.durable, from-1)
-	n.walked = min(n.walked, from-1)
 	n.dropConfEntries(from)
 }
 
@@ -213,14 +212,18 @@ func (c *Checker) ackSend(n *node, e *Event) {
 		return
 	}
 	c.checks[PersistBeforeSend]++
+	durable := max(n.durable, n.upTo)
+	if which := n.log.at(e.Index); which != unknown && c.versions.get(e.Index, which).term == e.Term {
+		durable = n.durable // it speaks of this very entry, which its leader made
+	}
 	excused := e.Index <= n.excused && e.Term < n.term
 	switch {
 	case n.term < e.Term:
 		before := c.event(n.termPlace)
 		before.Term = n.term
 		c.violated(PersistBeforeSend, []Event{*e, before}, "%s acknowledged entry %d in term %d, but only term %d is durable.", n.name, e.Index, e.Term, n.term)
-	case e.Index > max(n.durable, n.upTo) && !excused:
-		c.violated(PersistBeforeSend, []Event{*e}, "%s acknowledged entry %d, but only entry %d is durable.", n.name, e.Index, max(n.durable, n.upTo))
+	case e.Index > durable && !excused:
+		c.violated(PersistBeforeSend, []Event{*e}, "%s acknowledged entry %d, but only entry %d is durable.", n.name, e.Index, durable)
 		return
 	}
 	n.require(e.Index, n.at(e))

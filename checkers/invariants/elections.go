@@ -45,7 +45,7 @@ func (c *Checker) durableVote(n *node, term uint64, candidate string, at place) 
 	c.checks[OneVote]++
 	before := c.ballots[key]
 	if before == nil {
-		c.ballots[key] = &ballot{candidate: candidate, place: at, low: n.low, lowKnown: n.blind == "" && at.kind != Boot}
+		c.ballots[key] = &ballot{candidate: candidate, place: at, low: n.low, lowKnown: n.blind == ""}
 		return
 	}
 	if before.candidate != candidate {
@@ -86,7 +86,6 @@ func (c *Checker) voteSend(n *node, e *Event) {
 	}
 	if b == nil {
 		c.durableVote(n, e.Term, e.To, n.at(e)) // or a second one would go unseen
-		c.ballots[nodeTerm{n.number, e.Term}].lowKnown = false
 		return
 	}
 	c.checks[OneVote]++

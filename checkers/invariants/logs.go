@@ -16,7 +16,6 @@ func (c *Checker) hold(n *node, e *Event, index, term uint64, parent id) id {
 func (c *Checker) append(n *node, e *Event) {
 	if n.log.known() && e.Index > n.log.last()+1 {
 		c.violated(LogMatching, []Event{*e}, "%s appended entry %d to a log that ended at %d.", n.name, e.Index, n.log.last())
-		c.cut(n, n.log.last()+1)
 		n.log = newLog(e.Index-1, unknown)
 	}
 	if n.reign != nil {
@@ -35,7 +34,6 @@ func (c *Checker) append(n *node, e *Event) {
 		c.cut(n, e.Index)
 	}
 	n.log.push(c.hold(n, e, e.Index, e.Term, n.log.at(e.Index-1)))
-	n.lower(Position{e.Term, e.Index})
 }
 
 func (c *Checker) truncate(n *node, e *Event) {
@@ -112,7 +110,7 @@ func (c *Checker) committedAs(index uint64, which id, e *Event, n *node) bool {
 	}
 	other := c.indexEvent(mark{index, s.committedAt})
 	c.violated(CommitSafety, []Event{*e, other, c.versionEvent(index, c.versions.get(index, which)), c.versionEvent(index, c.versions.get(index, s.committed))},
-		"%s and %s committed different entries at %d.", n.name, other.Node, index)
+		"%s committed another entry at %d than %s/%d had.", n.name, index, other.Node, other.Incarnation)
 	return false
 }
 

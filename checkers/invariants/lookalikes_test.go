@@ -232,6 +232,70 @@ n1 ackSend to=n2 t=2 i=2
 n1 boot t=2 commit=2 applied=2 snapIdx=2 snapTerm=2 last=2 lastTerm=2 h=ab conf=n1,n2,n3
 n1 append i=3 t=2 h=abc
 `,
+	"a torn write keeps two changes of membership, and not how much is committed": boots(three, "n1") + `
+n1 append i=1 t=1 h=a
+n1 confAppend i=1 old=n1,n2,n3 new=n1,n2,n3,n4
+n1 append i=2 t=1 h=ab
+n1 confAppend i=2 old=n1,n2,n3
+n1 boot t=1 last=2 lastTerm=1 h=ab conf=n1,n2,n3
+n1 term t=2
+n1 persist uptoIdx=2 uptoTerm=1 t=2
+`,
+	"a write names an entry that was replaced, and what is before it counts": boots(three, "n1") + `
+n1 append i=1 t=1 h=a
+n1 append i=2 t=1 h=ab
+n1 append i=3 t=1 h=abc
+n1 truncate from=3
+n1 append i=3 t=2 h=abd
+n1 term t=1
+n1 persist uptoIdx=3 uptoTerm=1 t=1
+n1 ackSend to=n2 t=1 i=2
+n1 boot t=1 last=3 lastTerm=1 h=abc conf=n1,n2,n3
+`,
+	"a vote is decided on while the log is another one for a moment": boots(three, "n1", "n2") + `
+n1 append i=1 t=2 h=a
+n1 truncate from=1
+n1 append i=1 t=1 h=b      # now it votes for n2
+n1 truncate from=1
+n1 append i=1 t=2 h=a
+n1 term t=2
+n1 persist uptoIdx=1 uptoTerm=2 t=2
+n1 term t=5
+n1 persist uptoIdx=1 uptoTerm=1 t=5 vote=n2
+n1 votePersist t=5 cand=n2
+n1 voteSend t=5 to=n2 granted candLast=1/1
+`,
+	"a snapshot is older than the log that it replaces": boots(three, "n1", "n2") + `
+n1 append i=1 t=1 h=a
+n1 append i=2 t=2 h=ax
+n1 append i=3 t=2 h=axy
+n1 confAppend i=3 old=n1,n2,n3 new=n1,n2
+n1 term t=2
+n1 persist uptoIdx=3 uptoTerm=2 t=2
+n1 snapInstall i=2 t=1 h=ab digest=AB conf=n1,n2,n3
+n1 term t=4
+n1 persist uptoIdx=2 uptoTerm=1 t=4 vote=n2 commit=2
+n1 votePersist t=4 cand=n2
+n1 voteSend t=4 to=n2 granted candLast=1/2
+n2 append i=1 t=1 h=a
+n2 append i=2 t=1 h=ab
+n2 append i=3 t=1 h=abc
+n2 persist uptoIdx=3 uptoTerm=1
+n2 commit i=3 role=leader t=1
+n1 append i=3 t=1 h=abc
+n1 commit i=3 role=follower t=4
+n1 campaign t=5
+`,
+	"a change of membership is replaced by an entry that is none": boots(three, "n1", "n2") + `
+n2 append i=1 t=2 h=b
+n2 commit i=1 role=leader t=2
+n1 append i=1 t=1 h=a
+n1 confAppend i=1 old=n1,n2,n3 new=n1,n2
+n1 truncate from=1
+n1 append i=1 t=2 h=b
+n1 commit i=1 role=follower t=2
+n1 campaign t=3
+`,
 }
 
 func TestACorrectRunThatLooksWrongPasses(t *testing.T) {
@@ -259,6 +323,12 @@ func TestAWrongRunThatLooksLikeACorrectOneIsFound(t *testing.T) {
 		want  Invariant
 	}{
 		{"a leader commits what it does not hold durably itself", []string{"n3 ackSend to=n1 t=1 i=1\n", ""}, CommitRule},
+		{"a write names an entry that was replaced, and what is before it counts", []string{"n1 append i=3 t=2 h=abd\nn1 term t=1\nn1 persist uptoIdx=3 uptoTerm=1 t=1\nn1 ackSend to=n2 t=1 i=2\nn1 boot t=1 last=3 lastTerm=1 h=abc", `
+n1 append i=3 t=2 h=abd
+n1 term t=2
+n1 persist uptoIdx=3 uptoTerm=1 t=2
+n1 ackSend to=n2 t=2 i=3
+n1 boot t=2 last=3 lastTerm=1 h=abc`}, PersistBeforeSend},
 		{"a learner votes", []string{"n2 voteSend t=1 to=n1 granted candLast=0/0\n", ""}, VoteQuorum},
 		{"an acknowledgement leaves after the entry was replaced in memory", []string{"ackSend to=n2 t=2 i=2", "ackSend to=n2 t=2 i=3"}, PersistBeforeSend},
 		{"an acknowledgement leaves with the write that replaces what it speaks of", []string{"n1 ackSend to=n2 t=2 i=3", "n1 ackSend to=n2 t=3 i=3"}, PersistBeforeSend},

@@ -66,7 +66,7 @@ func (c *Checker) snapInstall(n *node, e *Event) {
 	n.walked, n.durable = e.Index, e.Index
 	n.commit, n.applied = e.Index, e.Index
 	n.snapshot = max(n.snapshot, e.Index)
-	n.low = Position{}
+	n.lower(Position{e.Term, e.Index})
 	n.confEntries = nil
 	if e.Conf != nil {
 		n.conf = e.Conf
