@@ -6,7 +6,8 @@ import (
 )
 
 // Conf is a configuration of the cluster. It is joint while it has outgoing voters: then
-// what is decided needs a majority of both halves (Raft paper 6).
+// what is decided needs a majority of both halves (Raft paper 6). Its lists are sorted, as
+// [Decode] leaves them.
 type Conf struct {
 	Voters    []string `json:"voters"`
 	Outgoing  []string `json:"outgoing,omitempty"`

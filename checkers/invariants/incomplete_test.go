@@ -104,6 +104,7 @@ n1 apply i=1 t=1 h=a digest=A
 		end       time.Duration // when the last line is
 		want      []Invariant
 		says      string
+		hole      bool // in the trace of n3
 		undecided bool
 	}{
 		{what: "a leader that was there commits", heal: time.Millisecond, bound: time.Second, end: time.Hour},
@@ -111,11 +112,15 @@ n1 apply i=1 t=1 h=a digest=A
 		{what: "it commits too late", heal: -time.Millisecond, bound: 3 * time.Millisecond, end: time.Hour, want: []Invariant{Liveness}, says: "no leader committed anything"},
 		{what: "nobody leads", heal: time.Minute, bound: time.Second, end: time.Hour, want: []Invariant{Liveness}, says: "there was no leader"},
 		{what: "the run ends before", heal: time.Minute, bound: time.Second, end: time.Minute, undecided: true},
+		{what: "a trace is incomplete", heal: time.Minute, bound: time.Second, end: time.Hour, hole: true, undecided: true},
 		{what: "nobody asked", heal: time.Minute, end: time.Hour},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			c := New(Options{LivenessBound: test.bound})
 			c.Healed(time.Unix(0, led.Time).Add(test.heal))
+			if test.hole {
+				c.Incomplete("n3", "its host lost power")
+			}
 			for i, e := range events {
 				if i == len(events)-1 {
 					e.Time = led.Time + int64(test.end)

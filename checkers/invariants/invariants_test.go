@@ -113,6 +113,11 @@ n3 stepDown t=1`,
 	{"an answer in a term that is not durable", story, []string{"n3 term t=2\nn3 persist uptoIdx=1 uptoTerm=1 t=2 vote=n2", "n3 voteSend t=2 to=n2\nn3 term t=2\nn3 persist uptoIdx=1 uptoTerm=1 t=2 vote=n2"}, PersistBeforeSend, []string{"n3 voteSend", "n3 term"}},
 	{"a vote that is not durable", story, []string{"n3 persist uptoIdx=1 uptoTerm=1 t=2 vote=n2\nn3 votePersist t=2 cand=n2\n", "n3 persist uptoIdx=1 uptoTerm=1 t=2\n"}, PersistBeforeSend, []string{"n3 voteSend"}},
 	{"an acknowledgement before the write", story, []string{"n3 persist uptoIdx=2 uptoTerm=2 t=2 vote=n2\nn3 ackSend to=n2 t=2 i=2", "n3 ackSend to=n2 t=2 i=2\nn3 persist uptoIdx=2 uptoTerm=2 t=2 vote=n2"}, PersistBeforeSend, []string{"n3 ackSend"}},
+	{"an acknowledgement of an entry whose predecessor there is durable", story, []string{"n1 persist uptoIdx=2 uptoTerm=2 t=2 commit=1\nn1 ackSend to=n2 t=2 i=2\n", `
+n1 persist uptoIdx=2 uptoTerm=1 t=2 commit=1
+n1 ackSend to=n2 t=2 i=2
+n1 persist uptoIdx=2 uptoTerm=2 t=2 commit=1
+`}, PersistBeforeSend, []string{"n1 ackSend"}},
 	{"an acknowledgement in a term that is not durable", story, []string{"n1 term t=2\nn1 persist uptoIdx=2 uptoTerm=2 t=2 commit=1\n", "n1 persist uptoIdx=2 uptoTerm=2 t=1 vote=n1 commit=1\n"}, PersistBeforeSend, []string{"n1 ackSend", "n1 term"}},
 	{"a snapshot of what is not applied", snapshotStory, []string{"n1 snapTake i=2 t=1 h=ab digest=AB conf=n1,n2", "n1 snapTake i=3 t=1 h=abc digest=AB conf=n1,n2"}, Snapshots, []string{"n1 snapTake"}},
 	{"a snapshot of another state", snapshotStory, []string{"n1 snapTake i=2 t=1 h=ab digest=AB", "n1 snapTake i=2 t=1 h=ab digest=XX"}, Snapshots, []string{"n1 snapTake", "n1 apply"}},
@@ -189,5 +194,13 @@ func TestABrokenRunIsFoundHoweverItsTracesAreMerged(t *testing.T) {
 				t.Fatalf("%s, seed %d: broken are %v, want %v\n%s", m.what, seed, got, m.want, explain(r))
 			}
 		}
+	}
+}
+
+func TestALeaderThatCommitsWhatItDoesNotHaveIsFound(t *testing.T) {
+	line := "n1 commit i=1 role=leader t=1\n"
+	r := check(parse(t, mutate(t, succession, line, line+"n1 commit i=5 role=leader t=1\n")), Options{})
+	if got := broken(r); !slices.Equal(got, []Invariant{CommitSafety, CommitRule, LeaderCompleteness}) {
+		t.Errorf("broken are %v\n%s", got, explain(r))
 	}
 }

@@ -265,6 +265,20 @@ n1 persist uptoIdx=1 uptoTerm=1 t=5 vote=n2
 n1 votePersist t=5 cand=n2
 n1 voteSend t=5 to=n2 granted candLast=1/1
 `,
+	"a vote is decided on while the log is an older one for a moment": boots(three, "n1", "n2") + `
+n1 append i=1 t=1 h=c
+n1 append i=2 t=2 h=ca
+n1 term t=2
+n1 persist uptoIdx=2 uptoTerm=2 t=2
+n1 truncate from=2
+n1 append i=2 t=1 h=cb      # now it votes for n2
+n1 truncate from=2
+n1 append i=2 t=2 h=ca
+n1 term t=5
+n1 persist uptoIdx=2 uptoTerm=1 t=5 vote=n2
+n1 votePersist t=5 cand=n2
+n1 voteSend t=5 to=n2 granted candLast=1/2
+`,
 	"a snapshot is older than the log that it replaces": boots(three, "n1", "n2") + `
 n1 append i=1 t=1 h=a
 n1 append i=2 t=2 h=ax

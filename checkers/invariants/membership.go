@@ -117,8 +117,9 @@ func (c *Checker) confEvent(index uint64, m confMark) Event {
 	return e
 }
 
-// confBefore returns the configuration in force at an index, as far as changes tell.
-func (c *Checker) confBefore(changes []uint64, index uint64) (at uint64, known bool) {
+// changeBefore returns which of the changes, by index, made the configuration that was in
+// force after an index.
+func changeBefore(changes []uint64, index uint64) (at uint64, known bool) {
 	i, exact := slices.BinarySearch(changes, index)
 	if exact {
 		return index, true

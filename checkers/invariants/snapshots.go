@@ -97,7 +97,7 @@ func (c *Checker) finishSnapshots() {
 		if s.hash != 0 {
 			c.snapshotState(s, e)
 		}
-		at, known := c.confBefore(changes, s.index)
+		at, known := changeBefore(changes, s.index)
 		if s.conf == nil || !known {
 			continue
 		}
