@@ -72,6 +72,25 @@ func TestMissingLinesAreTold(t *testing.T) {
 	}
 }
 
+func TestACommitOfWhichTooLittleIsToldIsUndecided(t *testing.T) {
+	for _, test := range []struct{ old, new, says string }{
+		{"n1 leader t=1 conf=n1,n2,n3 voters=n1,n3\n", "", "I9 undecided 1 times: no line tells that n1 leads the term in which it commits"},
+		{"n1 leader t=1 conf=n1,n2,n3 voters=n1,n3\n", "n1 leader t=1 conf= voters=n1,n3\n", "I9 undecided 1 times: the configuration in which n1 leads is not told"},
+		{"n1 leader t=1 conf=n1,n2,n3 voters=n1,n3\n", "n1 leader t=1 conf= voters=n1,n3\n", "I3 undecided 1 times: the configuration in which n1 was elected is not told"},
+	} {
+		script := mutate(t, succession, test.old, test.new, "n1 boot conf=n1,n2,n3\n", "n1 boot\n")
+		events := parse(t, script)
+		for i := range events {
+			if e := &events[i]; e.Conf != nil && e.Conf.Voters[0] == "" {
+				e.Conf = nil
+			}
+		}
+		if r := check(events, Options{}); len(r.Violations) > 0 || !strings.Contains(explain(r), test.says) {
+			t.Errorf("%s:\n%s", test.says, explain(r))
+		}
+	}
+}
+
 func TestAHostThatLostPowerLeavesChecksUndecided(t *testing.T) {
 	script := mutate(t, story, "n3 ackSend to=n2 t=2 i=2\nn2 progress t=2 peer=n3 match=2 next=3\n", "", "n1 ackSend to=n2 t=2 i=2\nn2 progress t=2 peer=n1 match=2 next=3\n", "")
 	c := New(Options{})

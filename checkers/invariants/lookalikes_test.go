@@ -279,6 +279,14 @@ n1 persist uptoIdx=2 uptoTerm=1 t=5 vote=n2
 n1 votePersist t=5 cand=n2
 n1 voteSend t=5 to=n2 granted candLast=1/2
 `,
+	"a slow disk sees an entry replaced many times": boots(three, "n1") +
+		strings.Repeat("n1 append i=1 t=1 h=a\nn1 truncate from=1\nn1 append i=1 t=2 h=b\nn1 truncate from=1\n", cutsMost) + `
+n1 append i=1 t=1 h=a
+n1 term t=2
+n1 persist uptoIdx=1 uptoTerm=1 t=2
+n1 ackSend to=n2 t=2 i=1
+n1 boot t=2 last=1 lastTerm=2 h=b conf=n1,n2,n3
+`,
 	"a snapshot is older than the log that it replaces": boots(three, "n1", "n2") + `
 n1 append i=1 t=1 h=a
 n1 append i=2 t=2 h=ax

@@ -67,7 +67,6 @@ type state struct {
 	term   uint64
 	hash   Hash
 	digest Hash
-	conf   *raft.ConfState // where it changes
 }
 
 func (s state) next(e raft.Entry) state {
