@@ -1,0 +1,59 @@
+package invariants
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+const (
+	lineMost = 1 << 20 // bytes; no event is as long
+	askEvery = 1 << 12 // lines between two looks at the context
+)
+
+// Read calls yield with every event of a node's trace file, in order. A last line that is
+// cut off is left out: the node was killed as it wrote. A line that is not its node's, or
+// makes no sense, ends the reading with an error that names file and line; then the rest
+// is to be taken for missing (see [Checker.Incomplete]).
+func Read(ctx context.Context, path, node string, yield func(Event)) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("read trace: %w", err)
+	}
+	defer func() { _ = file.Close() }() // only read
+	return scan(ctx, path, node, file, yield)
+}
+
+func scan(ctx context.Context, path, node string, r io.Reader, yield func(Event)) error {
+	lines := bufio.NewReaderSize(r, lineMost)
+	var bad error // of the line before: an error only if another follows
+	for number := 1; ; number++ {
+		line, err := lines.ReadSlice('\n')
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil // whatever came after the last end of line was cut off
+		case err != nil:
+			return fmt.Errorf("read trace %s:%d: %w", path, number, err)
+		case bad != nil:
+			return bad
+		case number%askEvery == 0 && ctx.Err() != nil:
+			return fmt.Errorf("read trace %s: %w", path, context.Cause(ctx))
+		}
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		e, err := Decode(line)
+		if err == nil && e.Node != node {
+			err = fmt.Errorf("it is of node %q, not %q", e.Node, node)
+		}
+		if err != nil {
+			bad = fmt.Errorf("trace %s:%d: %w", path, number, err)
+			continue
+		}
+		yield(e)
+	}
+}
