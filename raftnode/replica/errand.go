@@ -215,11 +215,15 @@ func (r *Replica) applyConfChange(e raft.Entry) {
 	if err == nil {
 		next, err = r.state.members.next(v2, told)
 	}
+	var conf raft.ConfState
 	if err == nil {
-		r.state.conf, err = r.node.ApplyConfChange(change)
+		conf, err = r.state.nextConf(v2)
 	}
 	if err == nil {
-		r.state.members = next
+		_, err = r.node.ApplyConfChange(change)
+	}
+	if err == nil {
+		r.state.members, r.state.conf = next, conf
 		r.out.Members = &next
 		r.tracer.confApplied(e.Index)
 	}

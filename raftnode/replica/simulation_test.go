@@ -12,6 +12,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"capsize/checkers/invariants"
 	"capsize/raftnode/kv"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/trace"
@@ -46,6 +47,9 @@ type world struct {
 	repeats                                   int
 	crashes                                   int
 	changes, transfers, installs, compactions int
+	invariants                                *invariants.Checker
+	checks                                    map[invariants.Invariant]uint64 // how often each was put to the test
+	line                                      []byte
 }
 
 type machine struct {
@@ -57,6 +61,7 @@ type machine struct {
 	flight      []flight
 	cached      []flight    // what a lying disk called durable and will lose in a crash
 	saving      *saving     // a snapshot on its way to the disk
+	lines       int         // of the trace in this incarnation
 	persisted   trace.Event // the last Persist of this incarnation
 	applied     uint64
 	waiting     map[uint64]int // request to deadline
@@ -143,6 +148,7 @@ func newWorld(t *testing.T, seed uint64, nodes, clients int) *world {
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)), cut: map[[2]uint64]bool{},
 		digests: map[uint64]uint64{}, leaders: map[uint64]uint64{}, log: io.Discard,
 		removed: map[uint64]bool{}, asks: map[uint64]Change{},
+		invariants: invariants.New(invariants.Options{OneClock: true}), checks: map[invariants.Invariant]uint64{},
 	}
 	for i := range uint64(nodes) {
 		w.first = append(w.first, Member{ID: i + 1, Name: fmt.Sprint("n", i+1), Address: fmt.Sprint("address", i+1)})
@@ -191,7 +197,7 @@ func (w *world) start(m *machine) {
 		first = w.first
 	}
 	m.incarnation++
-	m.applied, m.flight, m.saving, m.persisted, m.waiting = m.disk.base(), nil, nil, trace.Event{}, map[uint64]int{}
+	m.applied, m.lines, m.flight, m.saving, m.persisted, m.waiting = m.disk.base(), 0, nil, nil, trace.Event{}, map[uint64]int{}
 	var err error
 	m.replica, err = New(Config{
 		ID: m.id, Members: first, Incarnation: m.incarnation, ElectionTick: 10, HeartbeatTick: 1,
@@ -607,9 +613,48 @@ func (w *world) record(c *client, reply Reply, end int) {
 	w.ops = append(w.ops, porcupine.Operation{ClientId: c.id, Input: c.request, Output: reply, Call: int64(c.call), Return: int64(end)})
 }
 
+// nodeNames are written into traces.
+var nodeNames = func() trace.Names {
+	names := trace.Names{}
+	for id := range uint64(100) {
+		names[id+1] = fmt.Sprint("n", id+1)
+	}
+	return names
+}()
+
+// trace gives the checker of Raft's invariants the line that would stand in the node's trace.
+func (w *world) trace(m *machine, e trace.Event) {
+	m.lines++
+	w.line = fmt.Appendf(w.line[:0], `{"seq":%d,"time":%d,"inc":%d,"node":"n%d",`, m.lines, w.now, m.incarnation, m.id)
+	w.line = append(e.AppendJSON(w.line, nodeNames), '}')
+	fmt.Fprintf(w.log, "%s\n", w.line)
+	event, err := invariants.Decode(w.line)
+	if err != nil {
+		w.t.Fatalf("%s: %v", w.line, err)
+	}
+	w.invariants.Add(event)
+}
+
+// brokenInvariant finishes the check of the invariants, and says what broke one.
+func (w *world) brokenInvariant() string {
+	report := w.invariants.Finish()
+	for invariant, n := range report.Checks {
+		w.checks[invariant] += n
+	}
+	if len(report.Violations) > 0 {
+		v := report.Violations[0]
+		return fmt.Sprintf("%v, %s: %s %v", v.Invariant, v.Name, v.Explanation, v.Events)
+	}
+	if len(report.Undecided)+len(report.Incomplete) > 0 {
+		return fmt.Sprintf("invariants are not decided: %+v, %v", report.Undecided, report.Incomplete)
+	}
+	return ""
+}
+
 // observe checks what a node's trace says against what its disk did.
 func (w *world) observe(m *machine, events []trace.Event) {
 	for _, e := range events {
+		w.trace(m, e)
 		switch e.Kind {
 		case trace.Persist:
 			m.persisted = e
@@ -728,6 +773,9 @@ func (w *world) run(ticks int) (wrong string) {
 		}
 		settled = w.settled()
 	}
+	if broken := w.brokenInvariant(); broken != "" {
+		return broken
+	}
 	for _, c := range w.clients {
 		if c.attempts > 0 { // it was about to ask again
 			w.record(c, Reply{Outcome: Unknown}, forever)
@@ -773,8 +821,10 @@ const (
 
 func TestEveryReplyIsConsistentUnderFaults(t *testing.T) {
 	served, repeats, crashes, changes, transfers, installs, compactions := 0, 0, 0, 0, 0, 0, 0
+	checks := map[invariants.Invariant]uint64{}
 	for seed := range worlds {
 		w := newWorld(t, seed, 3+2*int(seed%2), 5)
+		w.checks = checks
 		if wrong := w.run(simulatedTicks); wrong != "" {
 			t.Fatalf("seed %d: %s", seed, wrong)
 		}
@@ -787,6 +837,11 @@ func TestEveryReplyIsConsistentUnderFaults(t *testing.T) {
 	if served < 50*int(worlds) || repeats < int(worlds) || crashes < int(worlds) || changes < 2*int(worlds) ||
 		transfers < int(worlds)/2 || installs < int(worlds)/2 || compactions < 5*int(worlds) {
 		t.Error("too little happened to prove anything")
+	}
+	for _, invariant := range invariants.All() {
+		if checks[invariant] < worlds && invariant != invariants.Liveness { // liveness has its own check here
+			t.Errorf("%v, %s, was put to the test %d times", invariant, invariant.Name(), checks[invariant])
+		}
 	}
 }
 

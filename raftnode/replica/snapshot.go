@@ -26,6 +26,20 @@ type state struct {
 	conf    raft.ConfState
 }
 
+// nextConf returns the configuration after a change: a function of the log alone, which the
+// core's is not while a new cluster begins.
+func (s *state) nextConf(change raft.ConfChangeV2) (raft.ConfState, error) {
+	var present membership.Config
+	if len(s.conf.Voters) > 0 {
+		var err error
+		if present, err = membership.Restore(s.conf); err != nil {
+			return raft.ConfState{}, err
+		}
+	}
+	next, err := change.Next(present)
+	return next.State(), err
+}
+
 func (s *state) encode() []byte {
 	b := binary.LittleEndian.AppendUint64(nil, s.hash)
 	b = binary.AppendUvarint(b, s.members.Last)
