@@ -241,6 +241,21 @@ n1 boot t=1 last=2 lastTerm=1 h=ab conf=n1,n2,n3
 n1 term t=2
 n1 persist uptoIdx=2 uptoTerm=1 t=2
 `,
+	"a snapshot proves that a change of membership is committed, the stored commit index does not": boots(three, "n1") + `
+n1 append i=1 t=1 h=a
+n1 confAppend i=1 old=n1,n2,n3 new=n1,n2,n3,n4
+n1 commit i=1 role=follower t=1
+n1 apply i=1 t=1 h=a digest=A
+n1 confApply i=1 conf=n1,n2,n3,n4
+n1 snapTake i=1 t=1 h=a digest=A conf=n1,n2,n3,n4
+n2 boot conf=n1,n2,n3
+n2 append i=1 t=1 h=a
+n2 commit i=1 role=leader t=1
+n1 boot t=1 applied=1 snapIdx=1 snapTerm=1 last=1 lastTerm=1 h=a conf=n1,n2,n3,n4
+n1 append i=2 t=1 h=ab
+n1 confAppend i=2 old=n1,n2,n3,n4 new=n1,n2,n3
+n1 persist uptoIdx=2 uptoTerm=1 t=1
+`,
 	"a write names an entry that was replaced, and what is before it counts": boots(three, "n1") + `
 n1 append i=1 t=1 h=a
 n1 append i=2 t=1 h=ab
@@ -280,7 +295,9 @@ n1 votePersist t=5 cand=n2
 n1 voteSend t=5 to=n2 granted candLast=1/2
 `,
 	"a slow disk sees an entry replaced many times": boots(three, "n1") +
-		strings.Repeat("n1 append i=1 t=1 h=a\nn1 truncate from=1\nn1 append i=1 t=2 h=b\nn1 truncate from=1\n", cutsMost) + `
+		strings.Repeat("n1 append i=1 t=1 h=a\nn1 truncate from=1\nn1 append i=1 t=2 h=b\nn1 truncate from=1\n", cutsMost/2) + `
+n1 append i=1 t=1 h=a
+n1 truncate from=1
 n1 append i=1 t=1 h=a
 n1 term t=2
 n1 persist uptoIdx=1 uptoTerm=1 t=2

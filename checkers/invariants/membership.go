@@ -74,7 +74,7 @@ func (c *Checker) confEntriesPersisted(n *node, e *Event) {
 			return
 		}
 		c.checks[Membership]++
-		if before.index > e.Commit {
+		if before.index > max(e.Commit, n.snapshot) { // what a snapshot stands for is committed
 			c.violated(Membership, []Event{*e, c.indexEvent(later), c.indexEvent(before)}, "The changes of membership at %d and %d are both durable on %s, but it is durable only that %d is committed.", before.index, later.index, n.name, e.Commit)
 		}
 		return
