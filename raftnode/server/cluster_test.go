@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"capsize/checkers/invariants"
 	"capsize/raftnode/replica"
 )
 
@@ -23,10 +24,11 @@ type cluster struct {
 	t       *testing.T
 	configs map[string]Config
 	stops   map[string]func() error
+	traces  map[string]string // of all nodes that there were
 }
 
 func startCluster(t *testing.T, names ...string) *cluster {
-	c := &cluster{t: t, configs: map[string]Config{}, stops: map[string]func() error{}}
+	c := &cluster{t: t, configs: map[string]Config{}, stops: map[string]func() error{}, traces: map[string]string{}}
 	var peers []Peer
 	for _, name := range names {
 		peers = append(peers, Peer{name, freeAddress(t)})
@@ -50,7 +52,7 @@ func (c *cluster) config(name, peer string) Config {
 }
 
 func (c *cluster) start(config Config) {
-	c.configs[config.Name] = config
+	c.configs[config.Name], c.traces[config.Name] = config, config.TraceFile
 	c.stops[config.Name] = run(c.t, config)
 }
 
@@ -251,6 +253,7 @@ func TestMembersComeAndGoWhileTheClusterServes(t *testing.T) {
 		t.Errorf("nothing was acknowledged for %v", l.gap)
 	}
 	t.Logf("%d writes acknowledged, at most %v apart", l.count(), l.gap)
+	c.finish()
 }
 
 func TestALaggingNodeAndAWipedOneCatchUpUnderLoad(t *testing.T) {
@@ -400,4 +403,39 @@ func TestMetricsTellWhatTheNodeDoes(t *testing.T) {
 			t.Errorf("no %s", metric)
 		}
 	}
+}
+
+// promisesKept holds the traces of nodes that have stopped against Raft's invariants.
+func promisesKept(t testing.TB, traces map[string]string) {
+	t.Helper()
+	checker := invariants.New(invariants.Options{})
+	for name, path := range traces {
+		if err := invariants.Read(t.Context(), path, name, checker.Add); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report := checker.Finish()
+	for _, v := range report.Violations {
+		t.Errorf("%v, %s: %s %v", v.Invariant, v.Name, v.Explanation, v.Events)
+	}
+	for _, u := range report.Undecided {
+		t.Errorf("not decided: %+v", u)
+	}
+	for _, invariant := range []invariants.Invariant{
+		invariants.ElectionSafety, invariants.VoteQuorum, invariants.LogMatching, invariants.CommitRule, invariants.StateMachine,
+		invariants.PersistBeforeSend, invariants.ReplicationView,
+	} {
+		if report.Checks[invariant] == 0 {
+			t.Errorf("%v, %s, was never put to the test", invariant, invariant.Name())
+		}
+	}
+}
+
+// finish stops all nodes, and holds the traces of all there ever were against the invariants.
+func (c *cluster) finish() {
+	c.t.Helper()
+	for name := range maps.Clone(c.stops) {
+		c.stop(name)
+	}
+	promisesKept(c.t, c.traces)
 }

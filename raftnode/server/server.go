@@ -119,11 +119,6 @@ func (s *Server) open() error {
 	if torn := s.disk.Report().Torn; torn != nil {
 		s.config.Logf("repaired the log: %s", torn)
 	}
-	if s.config.TraceFile != "" {
-		if err := s.openTrace(); err != nil {
-			return err
-		}
-	}
 	store, err := s.restoreStore()
 	if err != nil {
 		return err
@@ -134,13 +129,19 @@ func (s *Server) open() error {
 		// Each start draws other time-outs, or two nodes that collide would collide again.
 		Seed: s.config.Seed + s.disk.Incarnation()<<32, Storage: s.disk.Storage(), Store: store,
 		SnapshotEntries: s.config.SnapshotEntries, SnapshotBytes: s.config.SnapshotBytes, KeepEntries: s.config.KeepEntries,
-		Trace: s.trace != nil,
+		Trace: s.config.TraceFile != "",
 	})
 	if err != nil {
 		return fmt.Errorf("data in %s: %w", s.config.DataDir, err)
 	}
+	for _, m := range s.replica.Members() {
+		s.book.note(m.Member)
+	}
 	s.publish()
-	return nil
+	if s.config.TraceFile == "" {
+		return nil
+	}
+	return s.openTrace()
 }
 
 func (s *Server) openTrace() error {
