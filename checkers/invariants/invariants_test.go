@@ -134,7 +134,7 @@ n1 confApply i=2 conf=n1,n2,n3|n1
 `,
 	}, Membership, []string{"n1 confAppend", "n1 confAppend"}},
 	{"a campaign with a change to apply", membershipStory, []string{"n2 apply i=3 t=1 h=abc digest=ABC\nn2 confApply i=3 conf=n1,n2,n3\n", ""}, Membership, []string{"n2 campaign", "n2 confAppend"}},
-	{"two changes, the earlier one not known to be committed", membershipStory, []string{"n2 persist uptoIdx=3 uptoTerm=1 t=1 commit=2", "n2 persist uptoIdx=3 uptoTerm=1 t=1"}, Membership, []string{"n2 persist", "n2 confAppend", "n2 confAppend"}},
+	{"two changes, the earlier one not known to be committed", membershipStory, []string{"n1 persist uptoIdx=3 uptoTerm=1 t=1 vote=n1 commit=2", "n1 persist uptoIdx=3 uptoTerm=1 t=1 vote=n1"}, Membership, []string{"n1 persist", "n1 confAppend", "n1 confAppend"}},
 	{"two voters changed at once", membershipStory, []string{"n1 confAppend i=2 old=n1+n2,n3 new=n1,n2,n3|n1", "n1 confAppend i=2 old=n1+n2,n3 new=n1,n2,n3"}, Membership, []string{"n1 confAppend"}},
 	{"a joint configuration left for others", membershipStory, []string{
 		"n1 confApply i=3 conf=n1,n2,n3", "n1 confApply i=3 conf=n1,n2", "n2 confApply i=3 conf=n1,n2,n3", "n2 confApply i=3 conf=n1,n2",

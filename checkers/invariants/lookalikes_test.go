@@ -241,20 +241,21 @@ n1 boot t=1 last=2 lastTerm=1 h=ab conf=n1,n2,n3
 n1 term t=2
 n1 persist uptoIdx=2 uptoTerm=1 t=2
 `,
-	"a snapshot proves that a change of membership is committed, the stored commit index does not": boots(three, "n1") + `
+	"a leader passes on two changes of membership, of which it does not know that one is committed": boots(three, "n1", "n2", "n3") + `
 n1 append i=1 t=1 h=a
 n1 confAppend i=1 old=n1,n2,n3 new=n1,n2,n3,n4
-n1 commit i=1 role=follower t=1
-n1 apply i=1 t=1 h=a digest=A
-n1 confApply i=1 conf=n1,n2,n3,n4
-n1 snapTake i=1 t=1 h=a digest=A conf=n1,n2,n3,n4
-n2 boot conf=n1,n2,n3
-n2 append i=1 t=1 h=a
-n2 commit i=1 role=leader t=1
-n1 boot t=1 applied=1 snapIdx=1 snapTerm=1 last=1 lastTerm=1 h=a conf=n1,n2,n3,n4
 n1 append i=2 t=1 h=ab
-n1 confAppend i=2 old=n1,n2,n3,n4 new=n1,n2,n3
-n1 persist uptoIdx=2 uptoTerm=1 t=1
+n1 confAppend i=2 old=n1,n2,n3 new=n1,n2,n3,n5
+n1 boot t=1 last=2 lastTerm=1 h=ab conf=n1,n2,n3
+` + at("ab", elects(2, three, "n1", "1/2", "n3", "0/0")) + `
+n1 append i=3 t=2 h=abc
+n1 persist uptoIdx=3 uptoTerm=2 t=2 vote=n1
+n2 term t=2
+n2 append i=1 t=1 h=a
+n2 confAppend i=1 old=n1,n2,n3 new=n1,n2,n3,n4
+n2 append i=2 t=1 h=ab
+n2 confAppend i=2 old=n1,n2,n3 new=n1,n2,n3,n5
+n2 persist uptoIdx=2 uptoTerm=1 t=2
 `,
 	"a write names an entry that was replaced, and what is before it counts": boots(three, "n1") + `
 n1 append i=1 t=1 h=a

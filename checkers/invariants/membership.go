@@ -7,8 +7,8 @@ import (
 
 // Changes of membership: I15. A change is in force from when it is applied, as in
 // etcd-raft. Three rules make that safe: a leader appends none before it has applied the one
-// before; nobody campaigns with one committed and not applied; and a log holds two only
-// if the earlier one is durably known to be committed (etcd issue 7625).
+// before; nobody campaigns with one committed and not applied; and who makes a change has
+// durably noted that the one before is committed (etcd issue 7625).
 
 // confMark is a configuration that came into force with an entry.
 type confMark struct {
@@ -58,24 +58,29 @@ func (c *Checker) campaign(n *node, e *Event) {
 	}
 }
 
-// confEntriesPersisted checks the changes of membership in the durable log. Where a crash
-// tore a write, its entries may be there, and the commit index that came with them not: so
-// only what was appended in this incarnation counts.
+// confEntriesPersisted checks the changes of membership in the durable log, of which this
+// node made the last one as the leader. Others may lack the commit index: a crash that tears
+// a write may leave its entries without the commit index that came with them, and who is
+// elected after that passes them on like this.
 func (c *Checker) confEntriesPersisted(n *node, e *Event) {
 	for len(n.confEntries) > 1 && n.confEntries[1].index <= min(e.Commit, n.applied, e.UpTo) {
 		n.confEntries = n.confEntries[1:]
+	}
+	if n.reign == nil {
+		return
 	}
 	for i := len(n.confEntries) - 1; i > 0; i-- {
 		later, before := n.confEntries[i], n.confEntries[i-1]
 		if later.index > e.UpTo {
 			continue
 		}
-		if uint64(later.place.incarnation) != n.incarnation {
+		which := n.log.at(later.index)
+		if which == unknown || c.versions.get(later.index, which).term != n.reign.term {
 			return
 		}
 		c.checks[Membership]++
 		if before.index > max(e.Commit, n.snapshot) { // what a snapshot stands for is committed
-			c.violated(Membership, []Event{*e, c.indexEvent(later), c.indexEvent(before)}, "The changes of membership at %d and %d are both durable on %s, but it is durable only that %d is committed.", before.index, later.index, n.name, e.Commit)
+			c.violated(Membership, []Event{*e, c.indexEvent(later), c.indexEvent(before)}, "The changes of membership at %d and %d are both durable on %s, which made the later one, but it is durable only that %d is committed.", before.index, later.index, n.name, e.Commit)
 		}
 		return
 	}
