@@ -9,6 +9,7 @@ import (
 	"capsize/raftnode/disk"
 	"capsize/raftnode/files"
 	"capsize/raftnode/files/crashfs"
+	"capsize/raftnode/internal/race"
 	"capsize/raftnode/kv"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/replica"
@@ -324,7 +325,7 @@ func TestANodeThatCrashesAtAnyOperationKeepsItsPromisesAndRejoins(t *testing.T) 
 		t.Fatalf("only %d operations to crash at", operations)
 	}
 	step := 1
-	if raceEnabled {
+	if race.Enabled {
 		step = 7 // CI runs all of them without the race detector, too
 	}
 	installed := 0

@@ -13,6 +13,8 @@ import (
 	etcd "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"capsize/raftnode/internal/race"
 )
 
 // A cluster of this package's nodes lives through a random schedule. Beside each node
@@ -546,7 +548,7 @@ const stepsPerSeed = 5000
 // differenceSteps is how long both are compared, in all. The race detector makes each step
 // some ten times as long.
 func differenceSteps() int {
-	if raceEnabled || testing.Short() {
+	if race.Enabled || testing.Short() {
 		return 300_000
 	}
 	return 4_000_000

@@ -9,6 +9,8 @@ import (
 	etcd "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"capsize/raftnode/internal/race"
 )
 
 // A cluster in which every second node is one of go.etcd.io/raft's. They know of each
@@ -170,7 +172,7 @@ func (c *mixture) heal() {
 
 func TestOurNodesAndEtcdsFormOneCluster(t *testing.T) {
 	seeds := uint64(40)
-	if raceEnabled || testing.Short() {
+	if race.Enabled || testing.Short() {
 		seeds = 6
 	}
 	ledBy, answered, committed := make(map[bool]int), 0, uint64(0)

@@ -13,6 +13,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"capsize/checkers/invariants"
+	"capsize/raftnode/internal/race"
 	"capsize/raftnode/kv"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/trace"
@@ -375,6 +376,7 @@ func (w *world) drain(m *machine) {
 		out := m.replica.Output()
 		w.observe(m, out.Events)
 		for _, write := range out.Writes {
+			fmt.Fprintln(w.log, w.now, m.id, write.Number, write.HardState, write.Snapshot != nil, write.Entries, write.Sync)
 			at := w.now + w.rng.IntN(4)
 			if !w.calm && w.rng.IntN(40) == 0 {
 				at += w.rng.IntN(40)
@@ -406,7 +408,8 @@ func (w *world) drain(m *machine) {
 }
 
 func (w *world) transmit(m raft.Message) {
-	fmt.Fprintln(w.log, w.now, m.From, m.To, m.Type, m.Term, m.Index)
+	encoded := raft.EncodeMessage(nil, m)
+	fmt.Fprintf(w.log, "%d %x\n", w.now, encoded)
 	copies := 1
 	if !w.calm {
 		if w.cut[[2]uint64{m.From, m.To}] || w.rng.IntN(30) == 0 {
@@ -421,7 +424,7 @@ func (w *world) transmit(m raft.Message) {
 		if !w.calm && w.rng.IntN(20) == 0 {
 			delay += w.rng.IntN(40)
 		}
-		w.wires = append(w.wires, delivery{at: w.now + delay, data: raft.EncodeMessage(nil, m), to: m.To})
+		w.wires = append(w.wires, delivery{at: w.now + delay, data: encoded, to: m.To})
 	}
 }
 
@@ -811,8 +814,16 @@ func (w *world) settled() bool {
 	return true
 }
 
+// worlds is how many are simulated: fewer under the race detector, since CI does without it,
+// too.
+var worlds = func() uint64 {
+	if race.Enabled {
+		return 6
+	}
+	return 40
+}()
+
 const (
-	worlds         = uint64(24)
 	simulatedTicks = 1500
 	// opsPerKey keeps each key's history short: checking one is exponential in the
 	// operations of unknown outcome.

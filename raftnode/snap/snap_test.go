@@ -145,7 +145,7 @@ func TestDamageToAnyByteOfASnapshotIsNoticed(t *testing.T) {
 // Crash in the middle of every create, write, sync and rename: a snapshot under its name is
 // one that was given to Save, and what Save called done is there.
 func TestASnapshotIsWholeOrAbsentWhereverTheMachineCrashes(t *testing.T) {
-	versions := [][]byte{noise(300<<10, 1), noise(10, 2), noise(200<<10, 3)}
+	versions := [][]byte{noise(140<<10, 1), noise(10, 2), noise(3000, 3)}
 	run := func(fs *crashfs.FS) (saved int) {
 		d, err := snap.OpenDir(fs, "snap", owner)
 		if err != nil {
@@ -168,7 +168,7 @@ func TestASnapshotIsWholeOrAbsentWhereverTheMachineCrashes(t *testing.T) {
 		t.Fatalf("only %d operations to crash at", dry.Operations())
 	}
 	for at := 1; at <= dry.Operations(); at++ {
-		for seed := range uint64(8) {
+		for seed := range uint64(5) {
 			fs := crashfs.New(seed)
 			fs.CrashAt(at)
 			saved := run(fs)

@@ -1,5 +1,0 @@
-//go:build !race
-
-package disk_test
-
-const raceEnabled = false
