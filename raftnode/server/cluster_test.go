@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"capsize/checkers/invariants"
 	"capsize/raftnode/replica"
@@ -373,10 +373,13 @@ func TestAFullQueueRefusesRequestsForCertain(t *testing.T) {
 	for range queuedRequests {
 		s.requests <- request{}
 	}
-	w := httptest.NewRecorder()
-	s.handler().ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/v1/kv/x", strings.NewReader(`{"value":"1"}`)))
-	if body := w.Body.String(); w.Code != 503 || !strings.Contains(body, replica.ErrOverloaded.Error()) || !strings.Contains(body, `"definite"`) {
-		t.Errorf("got %d %s", w.Code, body)
+	var asked fasthttp.RequestCtx
+	asked.Request.Header.SetMethod("PUT")
+	asked.Request.SetRequestURI("/v1/kv/x")
+	asked.Request.SetBodyString(`{"value":"1"}`)
+	s.handler()(&asked)
+	if body, code := string(asked.Response.Body()), asked.Response.StatusCode(); code != 503 || !strings.Contains(body, replica.ErrOverloaded.Error()) || !strings.Contains(body, `"definite"`) {
+		t.Errorf("got %d %s", code, body)
 	}
 }
 

@@ -22,18 +22,18 @@ type membersBody struct {
 	Members []memberBody `json:"members"`
 }
 
-func (s *Server) serveMembers(w http.ResponseWriter, r *http.Request) {
-	body, err := s.members(r.Context())
+func (s *Server) serveMembers(c *exchange) {
+	body, err := s.members()
 	if err != nil {
-		fail(w, http.StatusServiceUnavailable, true, err.Error())
+		fail(c, http.StatusServiceUnavailable, true, err.Error())
 		return
 	}
-	answer(w, http.StatusOK, body)
+	answer(c, http.StatusOK, body)
 }
 
-func (s *Server) members(ctx context.Context) (membersBody, error) {
+func (s *Server) members() (membersBody, error) {
 	body := membersBody{Members: []memberBody{}}
-	err := s.call(ctx, func() {
+	err := s.call(context.Background(), func() {
 		for _, m := range s.replica.Members() {
 			body.Members = append(body.Members, memberBody{m.ID, m.Name, m.Address, m.Voter, m.Joint, m.Match})
 		}
@@ -74,24 +74,24 @@ func (b memberChangeBody) change() (replica.Change, error) {
 
 // serveChangeMembers makes changes of the members. Several take effect together. The answer
 // comes when they have, and lists the members then.
-func (s *Server) serveChangeMembers(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveChangeMembers(c *exchange) {
 	var body struct {
 		Changes []memberChangeBody `json:"changes"`
 	}
-	if !decode(w, r, &body, `{"changes": [{"op": "add", "name": string, "address": "host:port"}]}`) {
+	if !decode(c, &body, `{"changes": [{"op": "add", "name": string, "address": "host:port"}]}`) {
 		return
 	}
 	q := replica.Request{Kind: replica.Reconfigure}
-	for _, c := range body.Changes {
-		change, err := c.change()
+	for _, wanted := range body.Changes {
+		change, err := wanted.change()
 		if err != nil {
-			fail(w, http.StatusBadRequest, true, err.Error())
+			fail(c, http.StatusBadRequest, true, err.Error())
 			return
 		}
 		q.Changes = append(q.Changes, change)
 	}
-	s.serve(w, r, "change members", q, func(replica.Reply) any {
-		members, err := s.members(r.Context())
+	s.serve(c, "change members", q, func(replica.Reply) any {
+		members, err := s.members()
 		if err != nil {
 			return struct{}{} // it was done; the node stops just now
 		}
@@ -100,19 +100,19 @@ func (s *Server) serveChangeMembers(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveTransfer makes another member lead. The answer comes when it does.
-func (s *Server) serveTransfer(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveTransfer(c *exchange) {
 	var body struct {
 		To string `json:"to"`
 	}
-	if !decode(w, r, &body, `{"to": member}`) {
+	if !decode(c, &body, `{"to": member}`) {
 		return
 	}
-	s.serve(w, r, "transfer", replica.Request{Kind: replica.Transfer, To: body.To}, func(replica.Reply) any { return struct{}{} })
+	s.serve(c, "transfer", replica.Request{Kind: replica.Transfer, To: body.To}, func(replica.Reply) any { return struct{}{} })
 }
 
 // serveSnapshot takes a snapshot now. The answer comes when it is durable.
-func (s *Server) serveSnapshot(w http.ResponseWriter, r *http.Request) {
-	s.serve(w, r, "snapshot", replica.Request{Kind: replica.TakeSnapshot}, func(replica.Reply) any {
+func (s *Server) serveSnapshot(c *exchange) {
+	s.serve(c, "snapshot", replica.Request{Kind: replica.TakeSnapshot}, func(replica.Reply) any {
 		return struct {
 			Index uint64 `json:"index"`
 		}{s.status.Load().Snapshot}

@@ -135,13 +135,13 @@ func (e expectBody) expectation() (kv.Expectation, error) {
 	return given[0], nil
 }
 
-func (s *Server) serveGet(w http.ResponseWriter, r *http.Request) {
-	q := replica.Request{Kind: replica.Read, Command: kv.Command{Op: kv.Get, Key: r.PathValue("key")}}
-	s.serve(w, r, "get", q, func(reply replica.Reply) any { return foundOf(reply.Result) })
+func (s *Server) serveGet(c *exchange) {
+	q := replica.Request{Kind: replica.Read, Command: kv.Command{Op: kv.Get, Key: c.param(0)}}
+	s.serve(c, "get", q, func(reply replica.Reply) any { return foundOf(reply.Result) })
 }
 
-func (s *Server) propose(w http.ResponseWriter, r *http.Request, c kv.Command, done func(replica.Reply) any) {
-	s.serve(w, r, c.Op.String(), replica.Request{Command: c}, done)
+func (s *Server) propose(c *exchange, command kv.Command, done func(replica.Reply) any) {
+	s.serve(c, command.Op.String(), replica.Request{Command: command}, done)
 }
 
 type putBody struct {
@@ -149,68 +149,66 @@ type putBody struct {
 	Fence *fenceBody `json:"fence"`
 }
 
-func (s *Server) servePut(w http.ResponseWriter, r *http.Request)    { s.serveValue(w, r, kv.Put) }
-func (s *Server) serveAppend(w http.ResponseWriter, r *http.Request) { s.serveValue(w, r, kv.Append) }
+func (s *Server) servePut(c *exchange)    { s.serveValue(c, kv.Put) }
+func (s *Server) serveAppend(c *exchange) { s.serveValue(c, kv.Append) }
 
-func (s *Server) serveValue(w http.ResponseWriter, r *http.Request, op kv.Op) {
+func (s *Server) serveValue(c *exchange, op kv.Op) {
 	const want = `{"value": string, "fence": {"lock": string, "token": number} if wanted}`
 	var body putBody
-	if !decode(w, r, &body, want) {
+	if !decode(c, &body, want) {
 		return
 	}
 	if body.Value == nil {
-		fail(w, http.StatusBadRequest, true, "body: want "+want)
+		fail(c, http.StatusBadRequest, true, "body: want "+want)
 		return
 	}
-	s.propose(w, r, kv.Command{Op: op, Key: r.PathValue("key"), Value: string(*body.Value), Fence: body.Fence.fence()}, changed)
+	s.propose(c, kv.Command{Op: op, Key: c.param(0), Value: string(*body.Value), Fence: body.Fence.fence()}, changed)
 }
 
-func (s *Server) serveCompareAndSwap(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveCompareAndSwap(c *exchange) {
 	const want = `{"expected": {"value": string}, "value": string}, or expected {"absent": true}, {"present": true}, {"version": number} or {"modRevision": number}`
 	var body struct {
 		putBody
 		Expected expectBody `json:"expected"`
 	}
-	if !decode(w, r, &body, want) {
+	if !decode(c, &body, want) {
 		return
 	}
 	expected, err := body.Expected.expectation()
 	if body.Value == nil || err != nil {
-		fail(w, http.StatusBadRequest, true, "body: want "+want)
+		fail(c, http.StatusBadRequest, true, "body: want "+want)
 		return
 	}
-	s.propose(w, r, kv.Command{
-		Op: kv.CompareAndSwap, Key: r.PathValue("key"), Value: string(*body.Value), Expected: expected, Fence: body.Fence.fence(),
+	s.propose(c, kv.Command{
+		Op: kv.CompareAndSwap, Key: c.param(0), Value: string(*body.Value), Expected: expected, Fence: body.Fence.fence(),
 	}, changed)
 }
 
-func (s *Server) serveDelete(w http.ResponseWriter, r *http.Request) {
-	s.propose(w, r, kv.Command{Op: kv.Delete, Key: r.PathValue("key")}, deleted)
+func (s *Server) serveDelete(c *exchange) {
+	s.propose(c, kv.Command{Op: kv.Delete, Key: c.param(0)}, deleted)
 }
 
-func (s *Server) serveRange(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
+func (s *Server) serveRange(c *exchange) {
 	limit := 0
-	if asked := query.Get("limit"); asked != "" {
+	if asked := c.query("limit"); asked != "" {
 		var err error
 		if limit, err = strconv.Atoi(asked); err != nil || limit < 1 || limit > kv.MaxRange {
-			fail(w, http.StatusBadRequest, true, fmt.Sprintf("limit %q: want 1 to %d", asked, kv.MaxRange))
+			fail(c, http.StatusBadRequest, true, fmt.Sprintf("limit %q: want 1 to %d", asked, kv.MaxRange))
 			return
 		}
 	}
-	q := replica.Request{Kind: replica.Read, Command: kv.Command{Op: kv.Range, Key: query.Get("from"), End: query.Get("to"), Limit: limit}}
-	s.serve(w, r, "range", q, func(reply replica.Reply) any {
+	q := replica.Request{Kind: replica.Read, Command: kv.Command{Op: kv.Range, Key: c.query("from"), End: c.query("to"), Limit: limit}}
+	s.serve(c, "range", q, func(reply replica.Reply) any {
 		return rangeBody{entriesOf(reply.Result.Entries), reply.Result.More, reply.Result.Revision}
 	})
 }
 
-func (s *Server) serveDeleteRange(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	if query.Get("from") == "" && query.Get("to") == "" && query.Get("all") != "true" {
-		fail(w, http.StatusBadRequest, true, "delete a range: want from, to, or both; all=true deletes every key")
+func (s *Server) serveDeleteRange(c *exchange) {
+	if c.query("from") == "" && c.query("to") == "" && c.query("all") != "true" {
+		fail(c, http.StatusBadRequest, true, "delete a range: want from, to, or both; all=true deletes every key")
 		return
 	}
-	s.propose(w, r, kv.Command{Op: kv.DeleteRange, Key: query.Get("from"), End: query.Get("to")}, deleted)
+	s.propose(c, kv.Command{Op: kv.DeleteRange, Key: c.query("from"), End: c.query("to")}, deleted)
 }
 
 type actionBody struct {
@@ -278,17 +276,17 @@ type answerBody struct {
 	Deleted uint64      `json:"deleted,omitempty"`
 }
 
-func (s *Server) serveTxn(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveTxn(c *exchange) {
 	var body txnBody
-	if !decode(w, r, &body, `{"if": [{"key": string, "value": string}], "then": [{"op": string, "key": string, "value": string}], "else": [...]}`) {
+	if !decode(c, &body, `{"if": [{"key": string, "value": string}], "then": [{"op": string, "key": string, "value": string}], "else": [...]}`) {
 		return
 	}
-	c, err := body.command()
+	command, err := body.command()
 	if err != nil {
-		fail(w, http.StatusBadRequest, true, "body: "+err.Error())
+		fail(c, http.StatusBadRequest, true, "body: "+err.Error())
 		return
 	}
-	s.propose(w, r, c, func(reply replica.Reply) any {
+	s.propose(c, command, func(reply replica.Reply) any {
 		answers := make([]answerBody, len(reply.Result.Answers))
 		for i, found := range reply.Result.Answers {
 			answers[i] = answerBody{Entries: entriesOf(found.Entries), More: found.More, Deleted: found.Deleted}
@@ -316,23 +314,23 @@ func lockOf(reply replica.Reply) lockBody {
 
 func holder(reply replica.Reply) any { return lockOf(reply) }
 
-func (s *Server) serveLock(w http.ResponseWriter, r *http.Request) {
-	q := replica.Request{Kind: replica.ReadLock, Command: kv.Command{Key: r.PathValue("name")}}
-	s.serve(w, r, "lock", q, holder)
+func (s *Server) serveLock(c *exchange) {
+	q := replica.Request{Kind: replica.ReadLock, Command: kv.Command{Key: c.param(0)}}
+	s.serve(c, "lock", q, holder)
 }
 
-func (s *Server) serveLockChange(w http.ResponseWriter, r *http.Request) {
-	op, known := map[string]kv.Op{"acquire": kv.Acquire, "steal": kv.Steal, "release": kv.Release}[r.PathValue("what")]
+func (s *Server) serveLockChange(c *exchange) {
+	op, known := map[string]kv.Op{"acquire": kv.Acquire, "steal": kv.Steal, "release": kv.Release}[c.param(1)]
 	if !known {
-		fail(w, http.StatusNotFound, true, fmt.Sprintf("lock operation %q: want acquire, steal or release", r.PathValue("what")))
+		fail(c, http.StatusNotFound, true, fmt.Sprintf("lock operation %q: want acquire, steal or release", c.param(1)))
 		return
 	}
 	var body struct {
 		Owner string `json:"owner"`
 		Token uint64 `json:"token"`
 	}
-	if !decode(w, r, &body, `{"owner": string}, and "token": number to release`) {
+	if !decode(c, &body, `{"owner": string}, and "token": number to release`) {
 		return
 	}
-	s.propose(w, r, kv.Command{Op: op, Key: r.PathValue("name"), Owner: body.Owner, Token: body.Token}, holder)
+	s.propose(c, kv.Command{Op: op, Key: c.param(0), Owner: body.Owner, Token: body.Token}, holder)
 }

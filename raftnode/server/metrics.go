@@ -1,12 +1,13 @@
 package server
 
 import (
-	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
 
 	"capsize/raftnode/raft"
 	"capsize/raftnode/replica"
@@ -15,6 +16,7 @@ import (
 // metrics are what the node tells Prometheus at /metrics.
 type metrics struct {
 	registry  *prometheus.Registry
+	serve     fasthttp.RequestHandler
 	requests  *prometheus.HistogramVec
 	syncs     prometheus.Histogram
 	leaders   prometheus.Counter
@@ -41,6 +43,7 @@ func newMetrics(s *Server) *metrics {
 			Name: "raftnode_snapshots_total", Help: "Snapshots that were taken, sent or received, by result.",
 		}, []string{"what", "result"}),
 	}
+	m.serve = fasthttpadaptor.NewFastHTTPHandler(promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	m.registry.MustRegister(m.requests, m.syncs, m.leaders, m.snapshots,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range []struct {
@@ -83,10 +86,6 @@ func (m *metrics) traffic(s *Server) {
 			return float64(c.value())
 		}))
 	}
-}
-
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
 func (m *metrics) request(operation string, outcome replica.Outcome, began time.Time) {

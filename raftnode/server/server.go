@@ -14,9 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -172,11 +170,7 @@ func (s *Server) Describe() string {
 func (s *Server) Run(ctx context.Context) error {
 	s.writer = newWriter(s.disk, func(took time.Duration) { s.metrics.syncs.Observe(took.Seconds()) })
 	s.startTransport()
-	web := &http.Server{
-		Handler: s.handler(), ErrorLog: log.New(logWriter(s.config.Logf), "", 0),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: maxTimeout + 5*time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-	}
+	web := s.newWeb()
 
 	var running sync.WaitGroup
 	running.Go(s.writer.Run)
@@ -197,13 +191,15 @@ func (s *Server) Run(ctx context.Context) error {
 		// The loop goes on meanwhile, so that requests in flight are answered.
 		graceful, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 		s.handOver(graceful)
-		_ = web.Shutdown(graceful) // what has not ended by then is cut off below
+		_ = web.ShutdownWithContext(graceful) // what has not ended by then is cut off below
 		cancel()
 		stopLoop()
 		err = <-loopEnded
 	}
 	close(s.stopped)
-	_ = web.Close() // whatever is left of connections
+	cut, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	_ = web.ShutdownWithContext(cut) // every request that still waits is answered now; a client that reads nothing is left
+	cancel()
 	s.writer.Close()
 	err = errors.Join(err, s.transport.Close())
 	running.Wait()
@@ -288,9 +284,7 @@ func (s *Server) receive(from uint64, payload []byte) {
 	}
 }
 
-type logWriter func(format string, args ...any)
+type webLogger func(format string, args ...any)
 
-func (l logWriter) Write(p []byte) (int, error) {
-	l("%s", p)
-	return len(p), nil
-}
+// Printf implements fasthttp.Logger.
+func (l webLogger) Printf(format string, args ...any) { l(format, args...) }
