@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc64"
 	"io"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -196,7 +197,7 @@ func TestTheLargestResultOfASessionCanBeRestored(t *testing.T) {
 	if s.sessionBytes < (MaxActions-5)*MaxValueBytes || s.sessionBytes > maxResultBytes {
 		t.Errorf("result of %d bytes: want at most %d", s.sessionBytes, maxResultBytes)
 	}
-	if again := s.restored(t).do(once); !cmp.Equal(first, again) {
+	if again := s.restored(t).do(once); !reflect.DeepEqual(first, again) {
 		t.Error("it is another one afterwards")
 	}
 }

@@ -549,7 +549,7 @@ const stepsPerSeed = 5000
 // some ten times as long.
 func differenceSteps() int {
 	if race.Enabled || testing.Short() {
-		return 300_000
+		return 150_000
 	}
 	return 4_000_000
 }

@@ -13,6 +13,7 @@
 package replica
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -122,13 +123,9 @@ type pendingWrite struct {
 // New returns a replica that goes on from what its storage holds. Committed entries after
 // the storage's snapshot are applied again.
 func New(config Config) (*Replica, error) {
-	for limit, most := range map[*uint64]uint64{
-		&config.SnapshotEntries: defaultSnapshotEntries, &config.SnapshotBytes: defaultSnapshotBytes, &config.KeepEntries: defaultKeepEntries,
-	} {
-		if *limit == 0 {
-			*limit = most
-		}
-	}
+	config.SnapshotEntries = cmp.Or(config.SnapshotEntries, defaultSnapshotEntries)
+	config.SnapshotBytes = cmp.Or(config.SnapshotBytes, defaultSnapshotBytes)
+	config.KeepEntries = cmp.Or(config.KeepEntries, defaultKeepEntries)
 	r := &Replica{config: config}
 	if err := r.restore(); err != nil {
 		return nil, fmt.Errorf("replica %d: %w", config.ID, err)

@@ -204,6 +204,7 @@ func (c *cluster) metric(name, metric string) string {
 }
 
 func TestMembersComeAndGoWhileTheClusterServes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	l := c.load()
 	l.more(300) // the log of newcomers begins with a snapshot
@@ -257,6 +258,7 @@ func TestMembersComeAndGoWhileTheClusterServes(t *testing.T) {
 }
 
 func TestALaggingNodeAndAWipedOneCatchUpUnderLoad(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1", "n2", "n3")
 	l := c.load()
 	l.only("n1", "n2")
@@ -294,6 +296,7 @@ func TestALaggingNodeAndAWipedOneCatchUpUnderLoad(t *testing.T) {
 
 // A restart begins with the snapshot and what follows it, and loses nothing.
 func TestANodeStartsAgainFromItsSnapshot(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, "n1")
 	l := c.load()
 	l.more(400)

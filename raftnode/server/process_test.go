@@ -146,6 +146,7 @@ func (p *processes) leader() (leader int) {
 }
 
 func TestAClusterOfProcessesKeepsItsDataUnderKillsAndPauses(t *testing.T) {
+	t.Parallel()
 	p := startProcesses(t, 3)
 	value := 0
 	for i := range 3 { // through every node, read through every other at once

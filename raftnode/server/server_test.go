@@ -195,7 +195,7 @@ func TestTheHTTPInterface(t *testing.T) {
 		{"PUT", "/v1/kv/x", `{"value":1.5}`, nil, bad(400, "want")},
 		{"PUT", "/v1/kv/x", `{}`, nil, bad(400, `{"value": string`)},
 		{"PUT", "/v1/kv/x", `{"value":"1","x":2}`, nil, bad(400, "unknown field")},
-		{"PUT", "/v1/kv/x", `{"value":` + strings.Repeat(" ", maxBodyBytes) + `"1"}`, nil, bad(413, "exceeds")},
+		{"PUT", "/v1/kv/x", `{"value":` + strings.Repeat(" ", maxBodyBytes) + `"1"}`, nil, bad(413, "want at most")},
 		{"PUT", "/v1/kv/x", `{"value":"` + strings.Repeat("v", 65<<10) + `"}`, nil, bad(400, "65536")},
 		{"POST", "/v1/kv/x/cas", `{"value":"1"}`, nil, bad(400, "expected")},
 		{"POST", "/v1/kv/x/cas", `{"value":"1","expected":{"absent":true,"present":true}}`, nil, bad(400, "expected")},

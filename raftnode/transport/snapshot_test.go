@@ -84,6 +84,7 @@ func send(t *testing.T, n *node, content io.Reader) error {
 }
 
 func TestASnapshotArrivesWholeWhileMessagesFlow(t *testing.T) {
+	t.Parallel()
 	want := noise(5<<20 + 17)
 	var got []byte
 	sender, receiver := pair(t, func(message []byte, content io.Reader) (err error) {
@@ -216,6 +217,7 @@ func TestADamagedOrCutStreamIsAnErrorOnBothSides(t *testing.T) {
 }
 
 func TestAReceiverThatStallsIsGivenUpAndASlowOneIsNot(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	slow := true
 	sender, _ := pair(t, func(_ []byte, content io.Reader) error {
