@@ -229,6 +229,21 @@ func TestAReceivedSnapshotReplacesStateMembersAndLog(t *testing.T) {
 	}
 }
 
+// The second is of an older term: the core takes the first, with the first one's content.
+func TestTwoSnapshotsThatArriveTogetherAreNotMistakenForEachOther(t *testing.T) {
+	b := newBench(t, 1)
+	b.follow(2, 5)
+	first, store := received(t, 40, raft.ConfState{Voters: []uint64{1, 2, 3}})
+	late, other := received(t, 50, raft.ConfState{Voters: []uint64{1, 2, 3}})
+	late.Term = 4
+	b.ReceiveSnapshot(first, store)
+	b.ReceiveSnapshot(late, other)
+	b.settle(true)
+	if s := b.Status(); s.Applied != 40 || b.Digest() != store.Digest() {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestASnapshotThatDoesNotFitIsIgnored(t *testing.T) {
 	all := raft.ConfState{Voters: []uint64{1, 2, 3}}
 	for what, spoil := range map[string]func(*raft.Message, **kv.Store){

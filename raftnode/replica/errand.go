@@ -224,7 +224,7 @@ func (r *Replica) applyConfChange(e raft.Entry) {
 	}
 	if err == nil {
 		r.state.members, r.state.conf = next, conf
-		r.out.Members = &next
+		r.tellMembers()
 		r.tracer.confApplied(e.Index)
 	}
 	mine := func(d *errand) bool {

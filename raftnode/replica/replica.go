@@ -173,7 +173,7 @@ func (r *Replica) restore() error {
 	if r.state, err = decodeState(snapshot); err != nil {
 		return fmt.Errorf("snapshot at %d: %w", index, err)
 	}
-	r.out.Members = &r.state.members
+	r.tellMembers()
 	return nil
 }
 
@@ -297,7 +297,7 @@ func (r *Replica) take(rd raft.Ready) {
 			write := Write{Number: r.number, HardState: rd.HardState, Snapshot: rd.Snapshot, Entries: rd.Entries, Sync: rd.MustSync}
 			pending := pendingWrite{Write: write, responses: m.Responses}
 			if rd.Snapshot != nil {
-				pending.content = r.snapshots.arrived
+				pending.content = r.snapshots.arrival(rd.Snapshot.Metadata.Index)
 			}
 			r.pending = append(r.pending, pending)
 			r.out.Writes = append(r.out.Writes, write)

@@ -70,8 +70,18 @@ type snapshots struct {
 	entries uint64 // applied since the last one was begun
 	bytes   uint64
 	saving  *Snapshot // handed out, not yet durable
-	// arrived is the content of one that the core may take in its next Ready.
-	arrived *arrival
+	// arrived are the contents of those that the core may take in its next Ready: mostly one.
+	arrived []*arrival
+}
+
+// arrival returns the content of a snapshot that the core takes.
+func (q *snapshots) arrival(index uint64) *arrival {
+	for _, a := range q.arrived {
+		if a.index == index {
+			return a
+		}
+	}
+	panic(fmt.Sprintf("replica: the core takes a snapshot at %d that never arrived", index))
 }
 
 type arrival struct {
@@ -151,7 +161,7 @@ func (r *Replica) ReceiveSnapshot(m raft.Message, store *kv.Store) {
 	}
 	state, err := decodeState(m.Snapshot)
 	if index := m.Snapshot.Metadata.Index; err == nil && store.Applied() == index {
-		r.snapshots.arrived = &arrival{index: index, state: state, store: store}
+		r.snapshots.arrived = append(r.snapshots.arrived, &arrival{index: index, state: state, store: store})
 		// What the core does not take it does not need: it is behind no more, or the sender leads
 		// no more.
 		_ = r.node.Step(m)
@@ -184,6 +194,11 @@ func (r *Replica) SnapshotSent(to uint64, arrived bool) {
 	r.checkCore()
 }
 
+func (r *Replica) tellMembers() {
+	members := r.state.members
+	r.out.Members = &members
+}
+
 // install puts the state of a snapshot in force that is durable by now.
 func (r *Replica) install(s *raft.Snapshot, a *arrival) {
 	if err := r.config.Storage.ApplySnapshot(s); err != nil {
@@ -192,5 +207,5 @@ func (r *Replica) install(s *raft.Snapshot, a *arrival) {
 	}
 	r.store, r.state = a.store, a.state
 	r.snapshots.taken, r.snapshots.entries, r.snapshots.bytes = s.Metadata.Index, 0, 0
-	r.out.Members = &r.state.members
+	r.tellMembers()
 }

@@ -135,7 +135,7 @@ func (t *tracer) core(e raft.Event) {
 		}
 		t.emit(trace.Event{Kind: trace.Commit, I: e.Index, Role: role, T: e.Term})
 	case raft.EventRestore:
-		a := t.replica.snapshots.arrived
+		a := t.replica.snapshots.arrival(e.Index)
 		t.base, t.hashes = e.Index, []uint64{a.state.hash}
 		t.snapshot(trace.SnapInstall, e.Snapshot, a.store.Digest())
 	case raft.EventProgress:
