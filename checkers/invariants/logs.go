@@ -75,7 +75,11 @@ func (c *Checker) commit(n *node, e *Event) {
 	c.agree(n, e)
 	n.commit = max(n.commit, e.Index)
 	c.committed.raise(e.Index, n.at(e))
-	if e.Role != "leader" {
+	switch e.Role {
+	case "leader":
+	case "bootstrap":
+		return // with these entries the cluster begins: every node has them, and no leader committed them
+	default:
 		c.followed.raise(e.Index, n.at(e))
 		return
 	}

@@ -326,6 +326,12 @@ n1 append i=3 t=1 h=abc
 n1 commit i=3 role=follower t=4
 n1 campaign t=5
 `,
+	"a new cluster commits its beginning, which no leader did": boots("", "n1", "n2") + `
+n1 append i=1 t=1 h=a
+n1 commit i=1 role=bootstrap t=1
+n2 append i=1 t=1 h=a
+n2 commit i=1 role=bootstrap t=1
+`,
 	"a change of membership is replaced by an entry that is none": boots(three, "n1", "n2") + `
 n2 append i=1 t=2 h=b
 n2 commit i=1 role=leader t=2
@@ -369,6 +375,7 @@ n1 term t=2
 n1 persist uptoIdx=3 uptoTerm=1 t=2
 n1 ackSend to=n2 t=2 i=3
 n1 boot t=2 last=3 lastTerm=1 h=abc`}, PersistBeforeSend},
+		{"a new cluster commits its beginning, which no leader did", []string{"n2 commit i=1 role=bootstrap", "n2 commit i=1 role=follower"}, CommitRule},
 		{"a learner votes", []string{"n2 voteSend t=1 to=n1 granted candLast=0/0\n", ""}, VoteQuorum},
 		{"an acknowledgement leaves after the entry was replaced in memory", []string{"ackSend to=n2 t=2 i=2", "ackSend to=n2 t=2 i=3"}, PersistBeforeSend},
 		{"an acknowledgement leaves with the write that replaces what it speaks of", []string{"n1 ackSend to=n2 t=2 i=3", "n1 ackSend to=n2 t=3 i=3"}, PersistBeforeSend},
