@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 }
 
 func serveAgent(in io.Reader) {
-	if err := agent.Serve(context.Background(), in, os.Stdout); err != nil {
+	if err := agent.Serve(context.Background(), in, os.Stdout, nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

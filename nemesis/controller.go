@@ -219,6 +219,22 @@ func (c *Controller) Nodes() []string { return c.cluster.Nodes() }
 // Mechanism says how partitions are made on a node: "nftables", "proxy", or "none: why".
 func (c *Controller) Mechanism(node string) string { return c.sessions[node].mechanism }
 
+// Survey asks the agents what they can do on their nodes.
+func (c *Controller) Survey(ctx context.Context) (map[string][]agent.Ability, error) {
+	var mu sync.Mutex
+	abilities := make(map[string][]agent.Ability)
+	err := c.everywhere(func(node string) error {
+		reply, err := c.call(ctx, node, agent.Request{Survey: &struct{}{}})
+		if err == nil && reply.Survey != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			abilities[node] = reply.Survey.Abilities
+		}
+		return err
+	})
+	return abilities, err
+}
+
 // Start starts a process on a node, or starts it again after it has ended.
 func (c *Controller) Start(ctx context.Context, node string, process clusters.Process) error {
 	_, err := c.call(ctx, node, agent.Request{Start: &agent.Start{Process: process}})

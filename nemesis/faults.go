@@ -14,12 +14,8 @@ import (
 // Fault is one kind of injection with its healing. What it would do is a pure function,
 // Plan, apart from the doing: so the simulator can follow the same schedules.
 type Fault interface {
-	Name() string
-	// Meaning says in a sentence what the fault does.
-	Meaning() string
-	Params() []Param
-	// Target is the target of a step that names none.
-	Target(params map[string]string) string
+	// About describes the fault, as data. It is the same each time.
+	About() About
 	// Plan decides what a step does. It fails with a [*ScheduleError], without the number
 	// of the step, where that is impossible.
 	Plan(Scene) (Planned, error)
@@ -31,20 +27,69 @@ type Fault interface {
 	Heal(context.Context, *Effects, Planned) (Proof, error)
 }
 
-// Param is a parameter of a fault.
-type Param struct {
-	Name    string
-	Meaning string
-	Default string
-	Allowed []string
+// Sustained is a fault that goes on acting while it is in force: it flaps, kills again,
+// moves from node to node. Sustain is called once the fault has landed, and acts until ctx
+// ends, which it does when the step's time is over. It returns then, and tells what it did,
+// which is part of the proof when the fault is healed. An error means that the fault did not
+// act as it should.
+type Sustained interface {
+	Sustain(ctx context.Context, e *Effects, p Planned) (lines []string, err error)
 }
+
+// About is what a fault says of itself. The list of faults, the checks of a schedule and
+// the generated documentation are made of it.
+type About struct {
+	Name    string
+	Package string // what a plan names to draw from it and its like: "partition", "kill", "disk" …
+	Meaning string // what it does, in a sentence
+	Params  []Param
+	// Target is the target of a step that names none.
+	Target func(Params) string
+	// Needs names the abilities of the agents (see [agent.Ability]) that it takes, all of
+	// them. Nil means none: it works everywhere.
+	Needs func(Params) []string
+	// Beyond says which promise of the machine the fault breaks that Raft builds on, where
+	// it does: a correct system may fail then. Such steps are never drawn from a package.
+	Beyond func(Params) string
+	// Cards are the steps that schedules are drawn from.
+	Cards []Card
+}
+
+// Card is a step without its time.
+type Card struct {
+	Target string
+	Params map[string]string
+	// Round says when the card is drawn: one of round 1 for each fault comes first, then
+	// these of round 2; those of round 3 when nothing else is left.
+	Round int
+	Least int // nodes that it takes
+}
+
+// needs returns what a step of the fault takes.
+func (a About) needs(params Params) []string {
+	if a.Needs == nil {
+		return nil
+	}
+	return a.Needs(params)
+}
+
+// beyond returns which promise a step of the fault breaks, or nothing.
+func (a About) beyond(params Params) string {
+	if a.Beyond == nil {
+		return ""
+	}
+	return a.Beyond(params)
+}
+
+// always returns a function that returns v whatever the parameters are.
+func always[V any](v V) func(Params) V { return func(Params) V { return v } }
 
 // Scene is what a fault's plan depends on.
 type Scene struct {
 	Nodes   []string
-	Target  string            // as the schedule says it, or the fault's default
-	Targets []string          // what that resolved to, never empty
-	Params  map[string]string // of all the fault's parameters
+	Target  string   // as the schedule says it, or the fault's default
+	Targets []string // what that resolved to, never empty
+	Params  Params   // all parameters of the fault
 	Random  *rand.Rand
 }
 
@@ -52,6 +97,7 @@ type Scene struct {
 type Planned struct {
 	ID     int // the number of the step, from 1
 	Fault  string
+	Params Params       // all parameters of the fault
 	Target string       // as the schedule says it, or the fault's default
 	Nodes  []string     // what the target resolved to
 	Pairs  []agent.Pair // what a partition cuts; nil for other faults
@@ -67,7 +113,12 @@ type Proof struct {
 	Lines []string
 }
 
-var faults = []Fault{partition{}, pause{}, kill{}}
+// faults is the registry, in the order in which people read it.
+var faults = []Fault{
+	partition{},
+	pause{},
+	kill{},
+}
 
 // Faults returns all faults that a schedule can name.
 func Faults() []Fault { return append([]Fault(nil), faults...) }
@@ -76,14 +127,14 @@ func Faults() []Fault { return append([]Fault(nil), faults...) }
 func FaultNames() []string {
 	names := make([]string, len(faults))
 	for i, f := range faults {
-		names[i] = f.Name()
+		names[i] = f.About().Name
 	}
 	return names
 }
 
 func faultByName(name string) (Fault, bool) {
 	for _, f := range faults {
-		if f.Name() == name {
+		if f.About().Name == name {
 			return f, true
 		}
 	}
@@ -106,16 +157,11 @@ func (s Step) plan(id int, nodes []string, leader string, random *rand.Rand) (Pl
 	if !known {
 		return Planned{}, &ScheduleError{Step: id, Key: "fault", Value: s.Fault, Allowed: oneOf(FaultNames())}
 	}
-	scene := Scene{Nodes: nodes, Params: make(map[string]string), Random: random}
-	for _, p := range fault.Params() {
-		scene.Params[p.Name] = p.Default
-	}
-	for name, value := range s.Params {
-		scene.Params[name] = value
-	}
-	planned := Planned{ID: id, Fault: s.Fault, Target: s.Target}
+	about := fault.About()
+	scene := Scene{Nodes: nodes, Params: withDefaults(about.Params, s.Params), Random: random}
+	planned := Planned{ID: id, Fault: s.Fault, Params: scene.Params, Target: s.Target}
 	if planned.Target == "" {
-		planned.Target = fault.Target(scene.Params)
+		planned.Target = about.Target(scene.Params)
 	}
 	var err error
 	scene.Target = planned.Target

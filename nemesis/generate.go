@@ -22,42 +22,6 @@ const (
 	leastTail     = 500 * time.Millisecond
 )
 
-// card is a step without its time. What a schedule gets first is what finds most: the
-// leader cut off, paused and killed, and links that work one way.
-type card struct {
-	step  Step
-	round int // 1: one of these for each fault comes first; 2: then these; 3: when nothing else is left
-	least int // nodes that it takes
-}
-
-var cards = []card{
-	{partitionCard(isolateLeader, Leader, ""), 1, 2},
-	{Step{Fault: "pause", Target: Leader}, 1, 1},
-	{Step{Fault: "kill", Target: Minority}, 1, 3},
-	{Step{Fault: "kill", Target: Leader}, 1, 1},
-	{partitionCard(oneWay, Leader, outgoing), 2, 2},
-	{partitionCard(oneWay, Leader, incoming), 2, 2},
-	{partitionCard(halves, All, ""), 2, 2},
-	{partitionCard(majoritiesRing, All, ""), 2, 3},
-	{partitionCard(isolate, One, ""), 3, 2},
-	{partitionCard(halves, Minority, ""), 3, 3},
-	{partitionCard(oneWay, One, outgoing), 3, 2},
-	{Step{Fault: "pause", Target: Minority}, 3, 3},
-	{Step{Fault: "pause", Target: One}, 3, 1},
-	{Step{Fault: "pause", Target: Majority}, 3, 3},
-	{Step{Fault: "kill", Target: One}, 3, 1},
-	{Step{Fault: "kill", Target: Majority}, 3, 3},
-	{Step{Fault: "kill", Target: All}, 3, 1},
-}
-
-func partitionCard(kind, target, direction string) Step {
-	step := Step{Fault: "partition", Target: target, Params: map[string]string{"kind": kind}}
-	if direction != "" {
-		step.Params["direction"] = direction
-	}
-	return step
-}
-
 // Generate draws a schedule from a seed: the same for the same seed and options. The first
 // fault comes a tenth of the time limit in; the last tenth is quiet. Faults last half an
 // interval to a whole one and do not overlap. Each fault of the options comes at least
@@ -92,26 +56,47 @@ type deck struct {
 	left       []Step
 }
 
+// card is a fault's card.
+type card struct {
+	Card
+	fault string
+}
+
+// cards returns the cards that so many nodes can play.
+func cards(o Options) []card {
+	var possible []card
+	for _, fault := range faults {
+		about := fault.About()
+		if !slices.Contains(o.Faults, about.Name) {
+			continue
+		}
+		for _, c := range about.Cards {
+			if len(o.Nodes) >= c.Least {
+				possible = append(possible, card{c, about.Name})
+			}
+		}
+	}
+	return possible
+}
+
 func deal(random *rand.Rand, o Options) *deck {
 	rounds := make(map[int][]Step)
 	covered := make(map[string]bool)
-	possible := slices.Clone(cards)
+	possible := cards(o)
 	random.Shuffle(len(possible), func(i, j int) { possible[i], possible[j] = possible[j], possible[i] })
-	slices.SortStableFunc(possible, func(a, b card) int { return a.round - b.round })
+	slices.SortStableFunc(possible, func(a, b card) int { return a.Round - b.Round })
 	d := &deck{}
 	for _, c := range possible {
-		if len(o.Nodes) < c.least || !slices.Contains(o.Faults, c.step.Fault) {
-			continue
-		}
-		d.all = append(d.all, c.step)
-		round := c.round
+		step := Step{Fault: c.fault, Target: c.Target, Params: c.Params}
+		d.all = append(d.all, step)
+		round := c.Round
 		switch {
-		case !covered[c.step.Fault]:
-			covered[c.step.Fault], round = true, 1
+		case !covered[c.fault]:
+			covered[c.fault], round = true, 1
 		case round == 1:
 			round = 3 // another card of the same fault went first
 		}
-		rounds[round] = append(rounds[round], c.step)
+		rounds[round] = append(rounds[round], step)
 	}
 	d.first = rounds[1]
 	d.left = slices.Concat(rounds[1], oneOfEachKind(rounds[2]), rounds[3])

@@ -131,8 +131,25 @@ func (n *Nemesis) carryOut(ctx context.Context, id int, step Step) {
 	}
 	n.record(planned, histories.Landed, proof, nil)
 	n.config.Say("%s (%s): in force after %s", planned, planned.Target, proof.Took.Round(100*time.Microsecond))
-	sleep(ctx, time.Until(began.Add(step.Duration)))
-	_ = n.heal(context.WithoutCancel(ctx), planned) // it is recorded; HealAll tries again
+	lines := n.sustain(ctx, fault, planned, began.Add(step.Duration))
+	_ = n.heal(context.WithoutCancel(ctx), planned, lines) // it is recorded; HealAll tries again
+}
+
+// sustain waits until a step's time is over. A fault that acts meanwhile tells what it did.
+func (n *Nemesis) sustain(ctx context.Context, fault Fault, planned Planned, until time.Time) []string {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	sustained, ok := fault.(Sustained)
+	if !ok {
+		sleep(ctx, time.Until(until))
+		return nil
+	}
+	lines, err := sustained.Sustain(ctx, n.effects, planned)
+	if err != nil {
+		n.missed(planned, fmt.Errorf("it landed, but did not go on: %w", err))
+	}
+	sleep(ctx, time.Until(until))
+	return lines
 }
 
 // plan resolves the step now. Where nobody is known to lead, it waits a little: an
@@ -173,8 +190,8 @@ func (n *Nemesis) undo(ctx context.Context, fault Fault, planned Planned) {
 	n.forget(planned)
 }
 
-// heal ends a fault that is in force, or is stuck.
-func (n *Nemesis) heal(ctx context.Context, planned Planned) error {
+// heal ends a fault that is in force, or is stuck. Lines are what the fault did meanwhile.
+func (n *Nemesis) heal(ctx context.Context, planned Planned, lines []string) error {
 	fault, _ := faultByName(planned.Fault)
 	n.record(planned, histories.Heal, Proof{}, nil)
 	ctx, cancel := context.WithTimeout(ctx, commandLimit+n.config.ReadyLimit)
@@ -185,6 +202,7 @@ func (n *Nemesis) heal(ctx context.Context, planned Planned) error {
 		return fmt.Errorf("step %d, %s, is stuck: %w", planned.ID, planned, err)
 	}
 	n.forget(planned)
+	proof.Lines = append(lines, proof.Lines...)
 	n.record(planned, histories.Healed, proof, nil)
 	return nil
 }
@@ -239,11 +257,11 @@ func (n *Nemesis) standing() []Planned {
 func (n *Nemesis) HealAll(ctx context.Context) error {
 	standing := n.standing()
 	// A killed node may not serve before it can talk to the others, and they run.
-	order := map[string]int{partition{}.Name(): 1, pause{}.Name(): 2, kill{}.Name(): 3}
+	order := map[string]int{"partition": 1, "pause": 2, "kill": 3}
 	slices.SortStableFunc(standing, func(a, b Planned) int { return order[a.Fault] - order[b.Fault] })
 	var problems []error
 	for _, planned := range standing {
-		problems = append(problems, n.heal(ctx, planned))
+		problems = append(problems, n.heal(ctx, planned, nil))
 	}
 	return errors.Join(append(problems, n.proveHealed(ctx))...)
 }
@@ -251,7 +269,7 @@ func (n *Nemesis) HealAll(ctx context.Context) error {
 func (n *Nemesis) proveHealed(ctx context.Context) error {
 	var problems []error
 	e := n.effects
-	if n.config.Schedule.uses(partition{}.Name()) {
+	if n.config.Schedule.uses("partition") {
 		e.network.Lock()
 		clear(e.cuts)
 		_, _, err := e.cut(ctx)
@@ -263,7 +281,7 @@ func (n *Nemesis) proveHealed(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("the network is not proven whole: %w", err))
 		}
 	}
-	if n.config.Schedule.uses(pause{}.Name()) {
+	if n.config.Schedule.uses("pause") {
 		_, err := onEach(n.config.Nodes, func(node string) (string, error) {
 			line, err := e.signal(ctx, node, "cont")
 			if errors.Is(err, ErrEnded) {

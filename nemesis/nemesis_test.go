@@ -31,7 +31,7 @@ const (
 func TestEveryKindOfPartitionLandsAndHealsWithProof(t *testing.T) {
 	f := newFixture(t, 5)
 	var steps []Step
-	for i, kind := range (partition{}).Params()[0].Allowed {
+	for i, kind := range (partition{}).About().Params[0].Allowed {
 		steps = append(steps, Step{At: time.Duration(i) * 2 * short, Duration: short, Fault: "partition", Params: kindOf(kind)})
 	}
 	n := f.nemesis(steps...)

@@ -25,37 +25,51 @@ const (
 	incoming       = "in"
 )
 
-func (partition) Name() string { return "partition" }
-
-func (partition) Meaning() string {
-	return "what some nodes send to others does not arrive: held or dropped without a word, as by a broken switch"
-}
-
-func (partition) Params() []Param {
-	return []Param{
-		{
-			Name: "kind", Default: halves, Allowed: []string{halves, isolate, isolateLeader, majoritiesRing, oneWay},
-			Meaning: "halves: two sides, the target on one of them, or a minority against the rest where the target is all; " +
-				"isolate: one node alone; isolate-leader: the leader alone; " +
-				"majorities-ring: every node reaches a majority, no two the same one; " +
-				"one-way: what the target sends, or what it is sent, is lost",
+func (partition) About() About {
+	return About{
+		Name: "partition", Package: "partition",
+		Meaning: "what some nodes send to others does not arrive: held or dropped without a word, as by a broken switch",
+		Params: []Param{
+			{
+				Name: "kind", Default: halves, Allowed: []string{halves, isolate, isolateLeader, majoritiesRing, oneWay},
+				Meaning: "halves: two sides, the target on one of them, or a minority against the rest where the target is all; " +
+					"isolate: one node alone; isolate-leader: the leader alone; " +
+					"majorities-ring: every node reaches a majority, no two the same one; " +
+					"one-way: what the target sends, or what it is sent, is lost",
+			},
+			{
+				Name: "direction", Default: outgoing, Allowed: []string{outgoing, incoming},
+				Meaning: "of one-way: out cuts what the target sends, in what it is sent",
+			},
 		},
-		{
-			Name: "direction", Default: outgoing, Allowed: []string{outgoing, incoming},
-			Meaning: "of one-way: out cuts what the target sends, in what it is sent",
+		Target: func(params Params) string {
+			switch params["kind"] {
+			case isolate:
+				return One
+			case isolateLeader, oneWay:
+				return Leader
+			default:
+				return All
+			}
+		},
+		Needs: always([]string{agent.Partitions}),
+		Cards: []Card{
+			{Leader, kindOf(isolateLeader), 1, 2},
+			{Leader, wayOf(outgoing), 2, 2},
+			{Leader, wayOf(incoming), 2, 2},
+			{All, kindOf(halves), 2, 2},
+			{All, kindOf(majoritiesRing), 2, 3},
+			{One, kindOf(isolate), 3, 2},
+			{Minority, kindOf(halves), 3, 3},
+			{One, wayOf(outgoing), 3, 2},
 		},
 	}
 }
 
-func (partition) Target(params map[string]string) string {
-	switch params["kind"] {
-	case isolate:
-		return One
-	case isolateLeader, oneWay:
-		return Leader
-	default:
-		return All
-	}
+func kindOf(kind string) map[string]string { return map[string]string{"kind": kind} }
+
+func wayOf(direction string) map[string]string {
+	return map[string]string{"kind": oneWay, "direction": direction}
 }
 
 func (partition) Plan(scene Scene) (Planned, error) {

@@ -5,86 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"time"
-
-	"capsize/clusters"
-	"capsize/nemesis/agent"
 )
-
-// Effects is what all faults in force do together: several may concern one node, or one
-// pair of nodes. It is where the heal of one is kept from undoing another.
-type Effects struct {
-	controller *Controller
-	nodes      []string
-	processes  map[string]clusters.Process
-	ready      func(ctx context.Context, node string) error
-	readyLimit time.Duration
-
-	network sync.Mutex           // held while the cut changes and is proven
-	cuts    map[int][]agent.Pair // by step
-
-	states map[string]*nodeState
-}
-
-// nodeState is what faults do to the process of one node.
-type nodeState struct {
-	mu       sync.Mutex   // held while the process is acted upon
-	pausedBy map[int]bool // steps
-	downBy   int          // the step that killed it and has not started it again; 0 for none
-	doubtful bool         // the kill failed: the process may run yet
-	unproven bool         // started again, but it has not answered yet
-}
-
-func newEffects(c Config) *Effects {
-	e := &Effects{
-		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
-		cuts: make(map[int][]agent.Pair), states: make(map[string]*nodeState),
-	}
-	for _, node := range c.Nodes {
-		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
-	}
-	return e
-}
-
-func (e *Effects) signal(ctx context.Context, node, signal string) (string, error) {
-	reply, err := e.controller.Signal(ctx, node, e.processes[node].Name, signal)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%s: pid %d %s", node, reply.Pid, reply.State), nil
-}
-
-// onEach does something to several nodes at once. Its proof has a line of each node, in
-// their order.
-func onEach(nodes []string, do func(node string) (line string, err error)) (Proof, error) {
-	began := time.Now()
-	var mu sync.Mutex
-	lines := make(map[string]string)
-	err := inParallel(nodes, func(node string) error {
-		line, err := do(node)
-		mu.Lock()
-		defer mu.Unlock()
-		lines[node] = line
-		return err
-	})
-	proof := Proof{Took: time.Since(began)}
-	for _, node := range nodes {
-		if lines[node] != "" {
-			proof.Lines = append(proof.Lines, lines[node])
-		}
-	}
-	return proof, err
-}
 
 // pause stops processes where they are: SIGSTOP.
 type pause struct{}
 
-func (pause) Name() string                    { return "pause" }
-func (pause) Params() []Param                 { return nil }
-func (pause) Target(map[string]string) string { return One }
-func (pause) Meaning() string {
-	return "the process stands still, all threads of it, and goes on later as if no time had passed: a long garbage collection, a frozen machine"
+func (pause) About() About {
+	return About{
+		Name: "pause", Package: "pause",
+		Meaning: "the process stands still, all threads of it, and goes on later as if no time had passed: a long garbage collection, a frozen machine",
+		Target:  always(One),
+		Cards:   []Card{{Leader, nil, 1, 1}, {Minority, nil, 3, 3}, {One, nil, 3, 1}, {Majority, nil, 3, 3}},
+	}
 }
 
 func (pause) Plan(scene Scene) (Planned, error) {
@@ -130,11 +62,16 @@ func (pause) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 // kill ends processes without a warning, SIGKILL, and starts them again.
 type kill struct{}
 
-func (kill) Name() string                    { return "kill" }
-func (kill) Params() []Param                 { return nil }
-func (kill) Target(map[string]string) string { return One }
-func (kill) Meaning() string {
-	return "the process is killed, and started again at the end: what it had not written is lost"
+func (kill) About() About {
+	return About{
+		Name: "kill", Package: "kill",
+		Meaning: "the process is killed, and started again at the end: what it had not written is lost",
+		Target:  always(One),
+		Cards: []Card{
+			{Minority, nil, 1, 3}, {Leader, nil, 1, 1},
+			{One, nil, 3, 1}, {Majority, nil, 3, 3}, {All, nil, 3, 1},
+		},
+	}
 }
 
 func (kill) Plan(scene Scene) (Planned, error) {

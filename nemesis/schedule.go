@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -126,7 +124,7 @@ func (s Step) validate(nodes []string, timeLimit, before time.Duration) *Schedul
 	case timeLimit > 0 && s.Duration > timeLimit-s.At:
 		return &ScheduleError{Key: "duration", Value: s.Duration.String(), Allowed: fmt.Sprintf("at most %s: it is healed before the time limit, %s", timeLimit-s.At, timeLimit)}
 	}
-	if wrong := validateParams(fault, s.Params); wrong != nil {
+	if wrong := validateParams(fault.About().Params, s.Params); wrong != nil {
 		return wrong
 	}
 	if wrong := validateTarget(s.Target, nodes); wrong != nil {
@@ -137,28 +135,6 @@ func (s Step) validate(nodes []string, timeLimit, before time.Duration) *Schedul
 	var wrong *ScheduleError
 	if errors.As(err, &wrong) {
 		return wrong
-	}
-	return nil
-}
-
-func validateParams(fault Fault, given map[string]string) *ScheduleError {
-	params := fault.Params()
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		i := slices.IndexFunc(params, func(p Param) bool { return p.Name == name })
-		if i < 0 {
-			allowed := "this fault has no parameters"
-			if len(params) > 0 {
-				names := make([]string, len(params))
-				for i, p := range params {
-					names[i] = p.Name
-				}
-				allowed = oneOf(names)
-			}
-			return &ScheduleError{Key: "params", Value: name, Allowed: allowed}
-		}
-		if !slices.Contains(params[i].Allowed, given[name]) {
-			return &ScheduleError{Key: "params." + name, Value: given[name], Allowed: oneOf(params[i].Allowed)}
-		}
 	}
 	return nil
 }

@@ -116,8 +116,6 @@ func TestValidateNamesStepKeyValueAndWhatIsAllowed(t *testing.T) {
 	}
 }
 
-func kindOf(kind string) map[string]string { return map[string]string{"kind": kind} }
-
 func FuzzParseSchedule(f *testing.F) {
 	example, err := Generate(1, Options{Faults: FaultNames(), Interval: 5 * time.Second, TimeLimit: time.Minute, Nodes: names(5)}).Marshal()
 	if err != nil {
@@ -334,12 +332,21 @@ func TestAStepDoesNotChangeWhatOthersDo(t *testing.T) {
 
 func TestEveryFaultDescribesItself(t *testing.T) {
 	for _, f := range Faults() {
-		if f.Name() == "" || f.Meaning() == "" {
-			t.Errorf("%T says nothing of itself", f)
+		about := f.About()
+		if about.Name == "" || about.Meaning == "" || about.Package == "" || about.Target == nil {
+			t.Errorf("%T says too little of itself: %+v", f, about)
 		}
-		for _, p := range f.Params() {
-			if p.Name == "" || p.Meaning == "" || !slices.Contains(p.Allowed, p.Default) {
-				t.Errorf("%s: parameter %+v", f.Name(), p)
+		for _, p := range about.Params {
+			if p.Name == "" || p.Meaning == "" || !p.accepts(p.Default) {
+				t.Errorf("%s: parameter %+v", about.Name, p)
+			}
+		}
+		for _, card := range about.Cards {
+			if wrong := validateParams(about.Params, card.Params); wrong != nil || card.Round < 1 || card.Round > 3 || card.Least < 1 {
+				t.Errorf("%s: card %+v: %v", about.Name, card, wrong)
+			}
+			if beyond := about.beyond(withDefaults(about.Params, card.Params)); beyond != "" {
+				t.Errorf("%s: card %+v is drawn, but a correct system may fail under it: %s", about.Name, card, beyond)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 
@@ -19,7 +20,8 @@ const help = `The capsize agent makes and undoes faults on one node of a cluster
 
 It is not run by hand: the checker copies it to each node, starts it, and speaks to it
 on its standard input and output, one JSON line a request, one a reply. When the checker
-goes silent the agent undoes everything that it did, and ends.
+goes silent the agent undoes everything that it did, and ends. The work is done by a child
+process; its parent, the guardian, undoes what the child leaves behind if it is killed.
 
   --help     print this text
   --version  print the version of the protocol
@@ -58,9 +60,34 @@ func run(args []string) int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := agent.Serve(ctx, os.Stdin, os.Stdout); err != nil {
+	if os.Getenv(workerVariable) == "" {
+		return guard(ctx)
+	}
+	_ = os.Unsetenv(workerVariable) // it is not for the processes that the agent starts
+	if err := agent.Serve(ctx, os.Stdin, os.Stdout, agent.Notes()); err != nil {
 		log.Print(err)
 		return 1
 	}
 	return 0
+}
+
+// workerVariable tells the child that it is the one that works.
+const workerVariable = "CAPSIZE_AGENT_WORKER"
+
+// guard runs this program again, as the worker.
+func guard(ctx context.Context) int {
+	path, err := os.Executable()
+	if err != nil {
+		log.Printf("find the agent's own program: %v", err)
+		return 1
+	}
+	worker := exec.Command(path)
+	worker.Args[0] = os.Args[0]
+	worker.Env = append(os.Environ(), workerVariable+"=1")
+	status, err := agent.Guard(ctx, worker)
+	if err != nil {
+		log.Printf("healing after the agent's end: %v", err)
+		return max(status, 1)
+	}
+	return status
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -28,8 +29,12 @@ const (
 // Serve closes in and out where they can be closed. It does not wait for a read that
 // cannot be interrupted: a blocked read of standard input ends with the program. Processes
 // that are left running on purpose are waited for by goroutines that end with them.
-func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+//
+// What the agent does that would outlive it if it were killed it first notes in the journal, for
+// whoever guards it: see [Guard]. The journal may be nil.
+func Serve(ctx context.Context, in io.Reader, out, notes io.Writer) error {
 	a := &agent{
+		journal: newJournal(notes),
 		replies: make(chan Reply, repliesMost), gone: make(chan struct{}), slots: make(chan struct{}, requestsMost),
 	}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
@@ -68,6 +73,9 @@ type agent struct {
 	supervisor *supervisor
 	arrived    *arrivals
 	listener   *listener
+	partitions Ability
+	tools      []tool
+	journal    *journal
 
 	mu        sync.Mutex // guards what is below: Blocks are carried out one at a time
 	barrier   barrier
@@ -209,7 +217,12 @@ func (a *agent) begin(h *Hello) (*HelloReply, error) {
 		}
 	}
 	a.hello, a.arrived, a.barrier = h, arrived, barrier
-	a.supervisor = newSupervisor(h.StopOnExpiry, func(e Exited) { a.notice(e) })
+	a.partitions = Ability{Name: Partitions, How: mechanism}
+	if why, none := strings.CutPrefix(mechanism, "none: "); none {
+		a.partitions = Ability{Name: Partitions, Why: why}
+	}
+	a.tools = a.newTools()
+	a.supervisor = newSupervisor(h.StopOnExpiry, func(e Exited) { a.notice(e) }, a.journal)
 	return &HelloReply{Version: Version, Pid: os.Getpid(), Links: mechanism}, nil
 }
 
@@ -232,7 +245,10 @@ func (a *agent) handle(r Request) Reply {
 		var pid int
 		if pid, err = a.supervisor.start(a.ctx, r.Start.Process); err == nil {
 			reply.Start = &StartReply{Pid: pid}
+			err = a.started(a.ctx, r.Start.Process, pid)
 		}
+	case r.Survey != nil:
+		reply.Survey = a.survey(a.ctx)
 	case r.Signal != nil:
 		var signalled SignalReply
 		if signalled, err = a.supervisor.signal(a.ctx, *r.Signal); err == nil {
@@ -312,7 +328,11 @@ func (a *agent) heal(bye *Request) error {
 	if bye != nil {
 		end = bye.Bye.Stop
 	}
-	problems := []error{a.barrier.close(), a.supervisor.heal(ctx, end)}
+	problems := []error{a.barrier.close()}
+	for _, tool := range a.tools {
+		problems = append(problems, tool.heal(ctx)) // before processes go on: they shall find a whole machine
+	}
+	problems = append(problems, a.supervisor.heal(ctx, end))
 	if a.listener != nil {
 		problems = append(problems, a.listener.close())
 	}

@@ -35,7 +35,7 @@ const leaveAtOnce = "GORACE=atexit_sleep_ms=0"
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "agent":
-		if err := Serve(context.Background(), os.Stdin, os.Stdout); err != nil {
+		if err := Serve(context.Background(), os.Stdin, os.Stdout, nil); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -598,7 +598,7 @@ func TestAControllerThatReadsNothingIsLeft(t *testing.T) {
 	replies, out := io.Pipe() // nobody reads replies
 	defer func() { _ = replies.Close() }()
 	served := make(chan error, 1)
-	go func() { served <- Serve(context.Background(), in, out) }()
+	go func() { served <- Serve(context.Background(), in, out, nil) }()
 	for id := 1; ; id++ {
 		line := fmt.Sprintf("{\"id\":%d,\"ping\":{}}\n", id)
 		if _, err := io.WriteString(requests, line); err != nil {
@@ -622,7 +622,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	in, _ := io.Pipe()
 	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, in, io.Discard) }()
+	go func() { served <- Serve(ctx, in, io.Discard, nil) }()
 	cancel()
 	if err := <-served; err != nil {
 		t.Error(err)

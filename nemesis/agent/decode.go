@@ -45,7 +45,7 @@ func DecodeRequest(line []byte) (Request, error) {
 func (r *Request) asked() int {
 	n := 0
 	for _, set := range []bool{
-		r.Hello != nil, r.Ping != nil, r.Start != nil, r.Signal != nil,
+		r.Hello != nil, r.Ping != nil, r.Survey != nil, r.Start != nil, r.Signal != nil,
 		r.Block != nil, r.Probe != nil, r.Arrived != nil, r.Bye != nil,
 	} {
 		if set {

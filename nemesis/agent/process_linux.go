@@ -126,3 +126,22 @@ func threads(pid int) (stopped, all int, err error) {
 	}
 	return stopped, all, nil
 }
+
+// startTime returns when a process started, in clock ticks since boot (proc_pid_stat(5),
+// field 22).
+func startTime(pid int) (uint64, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	end := bytes.LastIndexByte(stat, ')') // the command, in parentheses, may itself contain any byte
+	fields := bytes.Fields(stat[end+1:])
+	const field = 22 - 3 // after the pid and the command
+	if end < 0 || len(fields) <= field {
+		return 0, fmt.Errorf("/proc/%d/stat: no start time in %q", pid, stat)
+	}
+	if fields[0][0] == 'Z' || fields[0][0] == 'X' {
+		return 0, fmt.Errorf("pid %d has ended: %w", pid, os.ErrNotExist)
+	}
+	return strconv.ParseUint(string(fields[field]), 10, 64)
+}

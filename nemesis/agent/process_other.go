@@ -3,11 +3,15 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
+
+	"capsize/clusters"
 )
 
 var errNotSupported = fmt.Errorf("the agent needs Linux, this is %s: %w", runtime.GOOS, errors.ErrUnsupported)
@@ -27,3 +31,14 @@ func resumeGroup(int) error                     { return errNotSupported }
 func signalName(signal syscall.Signal) string   { return signal.String() }
 func threads(int) (stopped, all int, err error) { return 0, 0, errNotSupported }
 func newFilter(string, *Hello) (barrier, error) { return nil, errNotSupported }
+
+func lifeOf(int) (Life, error) { return Life{}, errNotSupported }
+func prepare(clusters.Process) (*exec.Cmd, *os.File, error) {
+	return nil, nil, errNotSupported
+}
+
+// Guard guards nothing here.
+func Guard(context.Context, *exec.Cmd) (int, error) { return 1, errNotSupported }
+
+// Notes returns nil here.
+func Notes() *os.File { return nil }

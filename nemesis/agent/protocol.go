@@ -15,13 +15,14 @@ import (
 
 // Version is the version of this protocol. Controller and agent refuse each other when
 // theirs differ.
-const Version = 1
+const Version = 2
 
 // Request is one line on the agent's standard input. Exactly one of the pointers is set.
 type Request struct {
 	ID      uint64    `json:"id"` // echoed in the reply; requests may overlap
 	Hello   *Hello    `json:"hello,omitempty"`
-	Ping    *struct{} `json:"ping,omitempty"` // renews the lease, as every request does
+	Ping    *struct{} `json:"ping,omitempty"`   // renews the lease, as every request does
+	Survey  *struct{} `json:"survey,omitempty"` // what the agent can do here
 	Start   *Start    `json:"start,omitempty"`
 	Signal  *Signal   `json:"signal,omitempty"`
 	Block   *Block    `json:"block,omitempty"`
@@ -36,6 +37,7 @@ type Reply struct {
 	Error   string        `json:"error,omitempty"`
 	Gone    bool          `json:"gone,omitempty"` // the error is that the process has ended by itself
 	Hello   *HelloReply   `json:"hello,omitempty"`
+	Survey  *SurveyReply  `json:"survey,omitempty"`
 	Start   *StartReply   `json:"start,omitempty"`
 	Signal  *SignalReply  `json:"signal,omitempty"`
 	Block   *BlockReply   `json:"block,omitempty"`
@@ -73,6 +75,11 @@ type HelloReply struct {
 	Version int    `json:"version"`
 	Pid     int    `json:"pid"`
 	Links   string `json:"links"` // the mechanism that Block will use: "nftables", "proxy", or "none: why"
+}
+
+// SurveyReply answers Survey.
+type SurveyReply struct {
+	Abilities []Ability `json:"abilities"`
 }
 
 // Start runs a process, or runs again one that has ended.

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -36,8 +35,10 @@ var errGone = errors.New("it has ended")
 // A process is its whole process group. When its leader ends, what is left of the group
 // is killed, so a program that forks into the background and leaves is not supported.
 type supervisor struct {
-	forker *forker
-	exited func(Exited) // called when a process ended and no Signal explains it; must not block
+	forker  *forker
+	journal *journal
+	leash   bool         // processes must not outlive the agent
+	exited  func(Exited) // called when a process ended and no Signal explains it; must not block
 
 	mu        sync.Mutex
 	processes map[string]*process
@@ -57,17 +58,21 @@ type process struct {
 
 // life is one life of a process, from start to end.
 type life struct {
-	command *exec.Cmd
-	pid     int
-	logFrom int64              // where its log begins in the file, which earlier lives wrote too
-	termed  bool               // SIGTERM was sent; guarded by process.mu
-	slain   bool               // SIGKILL was sent; guarded by process.mu
-	ended   chan struct{}      // closed after it was reaped
-	status  syscall.WaitStatus // valid once ended is closed
+	command  *exec.Cmd
+	pid      int
+	identity Life
+	logFrom  int64              // where its log begins in the file, which earlier lives wrote too
+	termed   bool               // SIGTERM was sent; guarded by process.mu
+	slain    bool               // SIGKILL was sent; guarded by process.mu
+	ended    chan struct{}      // closed after it was reaped
+	status   syscall.WaitStatus // valid once ended is closed
 }
 
-func newSupervisor(dieWithAgent bool, exited func(Exited)) *supervisor {
-	return &supervisor{forker: newForker(dieWithAgent), exited: exited, processes: make(map[string]*process)}
+func newSupervisor(dieWithAgent bool, exited func(Exited), journal *journal) *supervisor {
+	return &supervisor{
+		forker: newForker(dieWithAgent), journal: journal, leash: dieWithAgent, exited: exited,
+		processes: make(map[string]*process),
+	}
 }
 
 // start runs a process, or runs again one that has ended, and returns its pid.
@@ -91,6 +96,9 @@ func (s *supervisor) start(ctx context.Context, spec clusters.Process) (int, err
 	p.spec, p.life, p.stopped, p.killed = spec, l, false, false
 	p.mu.Unlock()
 	go s.reap(p, l) // ends when the process does, which may be after the agent on purpose
+	if !s.leash {
+		s.journal.end(spec.Name) // it was down, and is not any more
+	}
 	return l.pid, nil
 }
 
@@ -114,13 +122,7 @@ func (s *supervisor) find(name string, create bool) (*process, error) {
 }
 
 func (s *supervisor) launch(spec clusters.Process) (*life, error) {
-	if err := os.MkdirAll(spec.Dir, 0o755); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(spec.Log), 0o755); err != nil {
-		return nil, err
-	}
-	out, err := os.OpenFile(spec.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	command, out, err := prepare(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -129,13 +131,18 @@ func (s *supervisor) launch(spec clusters.Process) (*life, error) {
 	if err != nil {
 		return nil, err
 	}
-	command := exec.Command(spec.Argv[0], spec.Argv[1:]...)
-	command.Dir, command.Env = spec.Dir, append(os.Environ(), spec.Env...)
-	command.Stdout, command.Stderr = out, out
 	if err := s.forker.start(command); err != nil {
 		return nil, err
 	}
-	return &life{command: command, pid: command.Process.Pid, logFrom: end, ended: make(chan struct{})}, nil
+	l := &life{command: command, pid: command.Process.Pid, logFrom: end, ended: make(chan struct{})}
+	l.identity, _ = lifeOf(l.pid) // nobody reaps it before reap does, so it is there
+	if s.leash {
+		if err := s.journal.begin(spec.Name, Undo{End: &l.identity}); err != nil {
+			killGroup(l.pid)
+			return nil, errors.Join(err, command.Wait())
+		}
+	}
+	return l, nil
 }
 
 // reap waits for the end of a life and reports it where nobody asked for it.
@@ -192,15 +199,52 @@ func (s *supervisor) deliver(ctx context.Context, r Signal) (SignalReply, error)
 	defer p.release()
 	switch r.Signal {
 	case "kill":
-		return p.end(ctx, syscall.SIGKILL, effectLimit)
+		if err := s.noteKill(p); err != nil {
+			return SignalReply{}, err
+		}
+		reply, err := p.end(ctx, syscall.SIGKILL, effectLimit)
+		if errors.Is(err, errGone) && !s.leash {
+			s.journal.end(r.Process) // it ended by itself: it is not ours to start again
+		}
+		return reply, err
 	case "term":
 		return p.end(ctx, syscall.SIGTERM, termLimit)
 	case "stop":
+		if err := s.noteStop(p); err != nil {
+			return SignalReply{}, err
+		}
 		return p.pause(ctx, true)
 	case "cont":
-		return p.pause(ctx, false)
+		reply, err := p.pause(ctx, false)
+		if err == nil && !s.leash {
+			s.journal.end(r.Process)
+		}
+		return reply, err
 	}
 	return SignalReply{}, fmt.Errorf("signal %q is not possible: one of kill, term, stop, cont", r.Signal)
+}
+
+// noteKill and noteStop tell the guardian what to undo. A process on a leash ends with the
+// agent: there is nothing to undo then.
+func (s *supervisor) noteKill(p *process) error {
+	if s.leash {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return s.journal.begin(p.spec.Name, Undo{Restart: &p.spec})
+}
+
+func (s *supervisor) noteStop(p *process) error {
+	if s.leash {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.life == nil {
+		return nil // the stop itself fails, with the reason
+	}
+	return s.journal.begin(p.spec.Name, Undo{Resume: &p.life.identity})
 }
 
 // acquire takes the turn to operate on the process.
@@ -343,10 +387,13 @@ func (s *supervisor) healOne(ctx context.Context, name string, end bool) error {
 	running := p.life != nil && !p.life.over()
 	p.mu.Unlock()
 	switch {
-	case end && running:
-		if _, err = s.signal(ctx, Signal{Process: name, Signal: "kill"}); p.current().over() {
-			return nil // also where it ended by itself just now
+	case end:
+		if running {
+			if _, err = s.signal(ctx, Signal{Process: name, Signal: "kill"}); p.current().over() {
+				err = nil // also where it ended by itself just now
+			}
 		}
+		s.journal.end(name)
 	case !end && killed && !running:
 		log.Printf("healing: %s was killed: start it again", name)
 		_, err = s.start(ctx, spec)

@@ -1,0 +1,119 @@
+package nemesis
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"capsize/clusters"
+	"capsize/nemesis/agent"
+)
+
+// Effects is what all faults in force do together: several may concern one node, or one
+// pair of nodes. It is where the heal of one is kept from undoing another.
+type Effects struct {
+	controller *Controller
+	nodes      []string
+	processes  map[string]clusters.Process
+	ready      func(ctx context.Context, node string) error
+	readyLimit time.Duration
+
+	network sync.Mutex           // held while the cut changes and is proven
+	cuts    map[int][]agent.Pair // by step
+
+	states map[string]*nodeState
+}
+
+// layers is what the steps in force ask of one tool on one node, in the order in which they
+// landed: the tool is always told all of it, so the heal of one step leaves the others in force.
+type layers[V any] struct {
+	mu    sync.Mutex // held while what is in force changes and is proven
+	steps []layer[V]
+}
+
+type layer[V any] struct {
+	step int
+	what V
+}
+
+// put adds a step's layer, or replaces it.
+func (l *layers[V]) put(step int, what V) {
+	for i := range l.steps {
+		if l.steps[i].step == step {
+			l.steps[i].what = what
+			return
+		}
+	}
+	l.steps = append(l.steps, layer[V]{step, what})
+}
+
+// drop removes a step's layer.
+func (l *layers[V]) drop(step int) {
+	l.steps = slices.DeleteFunc(l.steps, func(one layer[V]) bool { return one.step == step })
+}
+
+// all returns the layers in force.
+func (l *layers[V]) all() []V {
+	all := make([]V, len(l.steps))
+	for i, one := range l.steps {
+		all[i] = one.what
+	}
+	return all
+}
+
+// nodeState is what faults do to the process of one node.
+type nodeState struct {
+	mu       sync.Mutex   // held while the process is acted upon
+	pausedBy map[int]bool // steps
+	downBy   int          // the step that killed it and has not started it again; 0 for none
+	doubtful bool         // the kill failed: the process may run yet
+	unproven bool         // started again, but it has not answered yet
+}
+
+func newEffects(c Config) *Effects {
+	e := &Effects{
+		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
+		cuts: make(map[int][]agent.Pair), states: make(map[string]*nodeState),
+	}
+	for _, node := range c.Nodes {
+		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
+	}
+	return e
+}
+
+// ask makes one request of a node's agent, which is answered quickly.
+func (e *Effects) ask(ctx context.Context, node string, request agent.Request) (agent.Reply, error) {
+	return e.controller.call(ctx, node, request)
+}
+
+func (e *Effects) signal(ctx context.Context, node, signal string) (string, error) {
+	reply, err := e.controller.Signal(ctx, node, e.processes[node].Name, signal)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s: pid %d %s", node, reply.Pid, reply.State), nil
+}
+
+// onEach does something to several nodes at once. Its proof has a line of each node, in
+// their order.
+func onEach(nodes []string, do func(node string) (line string, err error)) (Proof, error) {
+	began := time.Now()
+	var mu sync.Mutex
+	lines := make(map[string]string)
+	err := inParallel(nodes, func(node string) error {
+		line, err := do(node)
+		mu.Lock()
+		defer mu.Unlock()
+		lines[node] = line
+		return err
+	})
+	proof := Proof{Took: time.Since(began)}
+	for _, node := range nodes {
+		if lines[node] != "" {
+			proof.Lines = append(proof.Lines, lines[node])
+		}
+	}
+	return proof, err
+}
