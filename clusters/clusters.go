@@ -67,6 +67,9 @@ type Process struct {
 	Env  []string `json:"env,omitempty"`
 	Dir  string   `json:"dir"` // working directory on the host, created if missing
 	Log  string   `json:"log"` // standard output and error are appended here
+	// Data is the directory on the host where the process keeps all that it must not lose.
+	// Faults of the disk concern it alone. Empty where the process keeps nothing.
+	Data string `json:"data,omitempty"`
 }
 
 // File is a local file that must stand on every host before a process starts.

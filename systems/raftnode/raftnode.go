@@ -47,6 +47,7 @@ func New(options Options) (*System, error) {
 const (
 	program    = "raftnode"
 	traceFile  = "trace.jsonl"
+	dataDir    = "data"
 	clientPort = "client"
 	peerPort   = "peer"
 )
@@ -79,13 +80,13 @@ func (s *System) Process(c clusters.Cluster, node string) clusters.Process {
 		path.Join(dir, program),
 		"--name", node, "--peers", strings.Join(peers, ","), "--dial", strings.Join(dial, ","),
 		"--listen-peer", c.Listen(node, peerPort), "--listen-client", c.Listen(node, clientPort),
-		"--data", path.Join(dir, "data"), "--trace", path.Join(dir, traceFile),
+		"--data", path.Join(dir, dataDir), "--trace", path.Join(dir, traceFile),
 		"--seed", fmt.Sprint(s.options.Seed),
 	}
 	if s.options.Tick > 0 {
 		argv = append(argv, "--tick", s.options.Tick.String())
 	}
-	return clusters.Process{Name: "db", Argv: argv, Dir: dir, Log: path.Join(dir, "db.log")}
+	return clusters.Process{Name: "db", Argv: argv, Dir: dir, Log: path.Join(dir, "db.log"), Data: path.Join(dir, dataDir)}
 }
 
 // Artifacts is the protocol trace; the log is collected anyway.
