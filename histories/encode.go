@@ -1,6 +1,8 @@
 package histories
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -76,6 +78,16 @@ func (f *Fault) appendJSON(b []byte) []byte {
 	b = appendTexts(b, `,"nodes":`, f.Nodes)
 	b = appendText(b, `,"detail":`, f.Detail)
 	b = appendTexts(b, `,"proof":`, f.Proof)
+	for i, name := range slices.Sorted(maps.Keys(f.Params)) {
+		b = append(b, [...]string{`,"params":{`, `,`}[min(i, 1)]...)
+		b = appendString(append(appendString(b, name), ':'), f.Params[name])
+	}
+	if len(f.Params) > 0 {
+		b = append(b, '}')
+	}
+	b = appendText(b, `,"leader":`, f.Leader)
+	b = appendText(b, `,"side":`, f.Side)
+	b = appendText(b, `,"beyond":`, f.Beyond)
 	return append(b, '}')
 }
 

@@ -108,6 +108,14 @@ type Fault struct {
 	Nodes  []string      `json:"nodes,omitempty"`  // what the target resolved to
 	Detail string        `json:"detail,omitempty"` // for people: "n1 n4 | n2 n3 n5"
 	Proof  []string      `json:"proof,omitempty"`  // what was seen that proves the phase, a line each
+
+	Params map[string]string `json:"params,omitempty"` // as the schedule says them
+	Leader string            `json:"leader,omitempty"` // who led when the step began, as far as it was known
+	// Side is where a partition leaves that leader: in the "majority" or in a "minority".
+	Side string `json:"side,omitempty"`
+	// Beyond says which promise of the machine the fault breaks that Raft builds on: a correct
+	// system may fail under it.
+	Beyond string `json:"beyond,omitempty"`
 }
 
 // Status is what a poll of one node said. An observer event is recorded when

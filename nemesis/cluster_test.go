@@ -13,12 +13,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ const (
 	patience     = 10 * time.Second
 	roleVariable = "CAPSIZE_NEMESIS_TEST_ROLE"
 	listenAt     = "CAPSIZE_NEMESIS_TEST_LISTEN"
+	nodeFlags    = "CAPSIZE_NEMESIS_TEST_NODE"
 	leaveAtOnce  = "GORACE=atexit_sleep_ms=0" // the race detector waits a second otherwise
 )
 
@@ -78,6 +81,9 @@ func withoutPairs(in io.Reader) io.Reader {
 // serveNode is the system under test: it has several threads, answers each line with the
 // same line, and writes to its log what it received.
 func serveNode(address string) {
+	if strings.Contains(os.Getenv(nodeFlags), "deaf to SIGTERM") {
+		signal.Ignore(syscall.SIGTERM)
+	}
 	for range 3 {
 		go func() {
 			runtime.LockOSThread()
@@ -113,6 +119,7 @@ type testCluster struct {
 	ports map[string]string // node to address
 	links map[string][]clusters.Link
 	roles map[string]string // node to its agent's role, where it is not "agent"
+	flags []string          // of the nodes: how they misbehave
 
 	mu     sync.Mutex
 	agents map[string]*exec.Cmd
@@ -171,8 +178,9 @@ func (c *testCluster) Dial(from, to, port string) string {
 
 func (c *testCluster) process(node string) clusters.Process {
 	return clusters.Process{
-		Name: "db", Argv: []string{os.Args[0]}, Env: []string{roleVariable + "=node", listenAt + "=" + c.ports[node]},
-		Dir: filepath.Join(c.dir, node), Log: filepath.Join(c.dir, node, "db.log"),
+		Name: "db", Argv: []string{os.Args[0]}, Env: []string{roleVariable + "=node", listenAt + "=" + c.ports[node], nodeFlags + "=" + strings.Join(c.flags, ",")},
+		Data: filepath.Join(c.dir, node, "data"),
+		Dir:  filepath.Join(c.dir, node), Log: filepath.Join(c.dir, node, "db.log"),
 	}
 }
 

@@ -52,6 +52,7 @@ type ConnectOptions struct {
 
 const (
 	helloLimit   = 10 * time.Second
+	answerTime   = 50 * time.Millisecond // for an answer to come back before its deadline
 	resolveLimit = 5 * time.Second
 )
 
@@ -246,6 +247,9 @@ func (c *Controller) Start(ctx context.Context, node string, process clusters.Pr
 // takes as long as the process does; ctx bounds it.
 func (c *Controller) Signal(ctx context.Context, node, process, signal string) (agent.SignalReply, error) {
 	request := agent.Request{Signal: &agent.Signal{Process: process, Signal: signal}}
+	if end, bounded := ctx.Deadline(); bounded && signal == "term" {
+		request.Signal.Limit = max(time.Until(end)-answerTime, time.Millisecond) // so that it says why
+	}
 	var reply agent.Reply
 	var err error
 	if signal == "term" {

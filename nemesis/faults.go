@@ -59,7 +59,7 @@ type About struct {
 type Card struct {
 	Target string
 	Params map[string]string
-	// Round says when the card is drawn: one of round 1 for each fault comes first, then
+	// Round says when the card is drawn: one of round 1 for each package comes first, then
 	// these of round 2; those of round 3 when nothing else is left.
 	Round int
 	Least int // nodes that it takes
@@ -102,10 +102,23 @@ type Planned struct {
 	Nodes  []string     // what the target resolved to
 	Pairs  []agent.Pair // what a partition cuts; nil for other faults
 	Detail string       // for people
+	// Down are the nodes that take no part in the cluster while the fault is in force: killed,
+	// paused. Who is merely cut off is told by Pairs.
+	Down   []string
+	Leader string // who led when the step began, as far as it was known
 }
 
 // String names the fault and what it does, on a line.
 func (p Planned) String() string { return p.Fault + " " + p.Detail }
+
+// beyond returns which promise of the machine the step breaks that Raft builds on, or nothing.
+func (p Planned) beyond() string {
+	fault, known := faultByName(p.Fault)
+	if !known {
+		return ""
+	}
+	return fault.About().beyond(p.Params)
+}
 
 // Proof is what was seen of a fault that landed or was healed.
 type Proof struct {
@@ -118,6 +131,10 @@ var faults = []Fault{
 	partition{},
 	pause{},
 	kill{},
+	term{},
+	crashLoop{},
+	rollingRestart{},
+	amnesia{},
 }
 
 // Faults returns all faults that a schedule can name.
@@ -141,41 +158,40 @@ func faultByName(name string) (Fault, bool) {
 	return nil, false
 }
 
-// Plan returns what step number id (from 1) does to these nodes while that node leads;
-// leader is empty where nobody does. It is a function of its arguments and the schedule:
-// each step draws from a random source of its own, so a step that is added or removed does
-// not change what the others do.
-func (s Schedule) Plan(id int, nodes []string, leader string) (Planned, error) {
+// Plan returns what step number id (from 1) does at such a moment. It is a function of its
+// arguments and the schedule: each step draws from a random source of its own, so a step that
+// is added or removed does not change what the others do.
+func (s Schedule) Plan(id int, view View) (Planned, error) {
 	if id < 1 || id > len(s.Steps) {
 		return Planned{}, fmt.Errorf("schedule: there is no step %d of %d", id, len(s.Steps))
 	}
-	return s.Steps[id-1].plan(id, nodes, leader, rand.New(rand.NewPCG(s.Seed, uint64(id))))
+	return s.Steps[id-1].plan(id, view, rand.New(rand.NewPCG(s.Seed, uint64(id))))
 }
 
-func (s Step) plan(id int, nodes []string, leader string, random *rand.Rand) (Planned, error) {
+func (s Step) plan(id int, view View, random *rand.Rand) (Planned, error) {
 	fault, known := faultByName(s.Fault)
 	if !known {
 		return Planned{}, &ScheduleError{Step: id, Key: "fault", Value: s.Fault, Allowed: oneOf(FaultNames())}
 	}
 	about := fault.About()
-	scene := Scene{Nodes: nodes, Params: withDefaults(about.Params, s.Params), Random: random}
-	planned := Planned{ID: id, Fault: s.Fault, Params: scene.Params, Target: s.Target}
+	scene := Scene{Nodes: view.Nodes, Params: withDefaults(about.Params, s.Params), Random: random}
+	planned := Planned{ID: id, Fault: s.Fault, Params: scene.Params, Target: s.Target, Leader: view.Leader}
 	if planned.Target == "" {
 		planned.Target = about.Target(scene.Params)
 	}
 	var err error
 	scene.Target = planned.Target
-	if scene.Targets, err = resolve(planned.Target, nodes, leader, random); err != nil {
+	if scene.Targets, err = resolve(planned.Target, view, random); err != nil {
 		return planned, err
 	}
 	if len(scene.Targets) == 0 {
-		return planned, &ScheduleError{Step: id, Key: "target", Value: planned.Target, Allowed: "a target that means at least one of " + strings.Join(nodes, ", ")}
+		return planned, &ScheduleError{Step: id, Key: "target", Value: planned.Target, Allowed: "a target that means at least one of " + strings.Join(view.Nodes, ", ")}
 	}
 	done, err := fault.Plan(scene)
 	var wrong *ScheduleError
 	if errors.As(err, &wrong) {
 		wrong.Step = id
 	}
-	planned.Nodes, planned.Pairs, planned.Detail = done.Nodes, done.Pairs, done.Detail
-	return planned, err
+	done.ID, done.Fault, done.Params, done.Target, done.Leader = planned.ID, planned.Fault, planned.Params, planned.Target, planned.Leader
+	return done, err
 }

@@ -19,8 +19,15 @@ import (
 // Schedule is the list of faults of a run, ordered by time. It is saved with the run as
 // schedule.yaml and can be written by hand.
 type Schedule struct {
-	Seed  uint64 `yaml:"seed"` // what it was drawn from; 0 where it was written by hand
+	Seed uint64 `yaml:"seed"` // what it was drawn from; 0 where it was written by hand
+	// OutageLimit is how long faults may keep every majority from working together: then the
+	// latest of them are healed early. 0 sets no limit.
+	OutageLimit time.Duration `yaml:"outage-limit,omitempty"`
+	// Draw says what steps to draw; [Schedule.Drawn] does. None is left in a saved schedule.
+	Draw  []Draw `yaml:"draw,omitempty"`
 	Steps []Step `yaml:"steps"`
+	// Coverage is what the run must have put to the test.
+	Coverage []Demand `yaml:"coverage,omitempty"`
 }
 
 // Step is one fault: injected At after the clients began, healed Duration later. Steps
@@ -28,7 +35,7 @@ type Schedule struct {
 type Step struct {
 	At       time.Duration     `yaml:"at"`
 	Duration time.Duration     `yaml:"duration"`
-	Fault    string            `yaml:"fault"`            // "partition", "pause", "kill"
+	Fault    string            `yaml:"fault"`            // "partition", "pause", "clock" …
 	Target   string            `yaml:"target"`           // a role, or names joined by commas; resolved when the step begins
 	Params   map[string]string `yaml:"params,omitempty"` // what the fault understands: kind: halves
 }
@@ -68,7 +75,8 @@ type Nemesis struct {
 	effects *Effects
 
 	mu      sync.Mutex
-	inForce map[int]Planned // by step; also what could not be healed
+	inForce map[int]standingStep // by step; also what could not be healed
+	outage  outage
 }
 
 // New makes a Nemesis. The schedule must be valid for these nodes.
@@ -82,7 +90,10 @@ func New(config Config) *Nemesis {
 	if config.Say == nil {
 		config.Say = func(string, ...any) {}
 	}
-	return &Nemesis{config: config, effects: newEffects(config), inForce: make(map[int]Planned)}
+	return &Nemesis{
+		config: config, effects: newEffects(config), inForce: make(map[int]standingStep),
+		outage: outage{limit: config.Schedule.OutageLimit, nodes: config.Nodes},
+	}
 }
 
 // Run carries out the schedule in real time, beginning now. It returns when all steps are
@@ -116,10 +127,10 @@ func (n *Nemesis) carryOut(ctx context.Context, id int, step Step) {
 		return
 	}
 	fault, _ := faultByName(step.Fault) // Run has validated it
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
 	n.record(planned, histories.Inject, Proof{}, nil)
-	n.mu.Lock()
-	n.inForce[id] = planned
-	n.mu.Unlock()
+	n.stand(planned, cut)
 	began := time.Now()
 	commandCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit)
 	proof, err := fault.Inject(commandCtx, n.effects, planned)
@@ -132,6 +143,9 @@ func (n *Nemesis) carryOut(ctx context.Context, id int, step Step) {
 	n.record(planned, histories.Landed, proof, nil)
 	n.config.Say("%s (%s): in force after %s", planned, planned.Target, proof.Took.Round(100*time.Microsecond))
 	lines := n.sustain(ctx, fault, planned, began.Add(step.Duration))
+	if errors.Is(context.Cause(ctx), errOutage) {
+		lines = append(lines, fmt.Sprintf("healed early: no majority could work for %s", n.outage.limit))
+	}
 	_ = n.heal(context.WithoutCancel(ctx), planned, lines) // it is recorded; HealAll tries again
 }
 
@@ -152,20 +166,20 @@ func (n *Nemesis) sustain(ctx context.Context, fault Fault, planned Planned, unt
 	return lines
 }
 
-// plan resolves the step now. Where nobody is known to lead, it waits a little: an
-// election may be under way.
+// plan resolves the step now. Where nobody is known to lead, or nobody can be spared, it waits
+// a little: an election may be under way, or another fault nearly over.
 func (n *Nemesis) plan(ctx context.Context, id int) (Planned, error) {
 	for end := time.Now().Add(leaderLimit); ; {
 		leader, known := n.config.Leader(ctx)
 		if !known || !slices.Contains(n.config.Nodes, leader) {
 			leader = ""
 		}
-		planned, err := n.config.Schedule.Plan(id, n.config.Nodes, leader)
-		if !errors.Is(err, errUnknownLeader) {
+		planned, err := n.config.Schedule.Plan(id, View{Nodes: n.config.Nodes, Leader: leader, Standing: n.standing()})
+		if !errors.Is(err, errUnknownLeader) && !errors.Is(err, errNoSpare) {
 			return planned, err
 		}
 		if time.Now().After(end) {
-			return planned, fmt.Errorf("no leader was known for %s", leaderLimit)
+			return planned, fmt.Errorf("%w, for %s", err, leaderLimit)
 		}
 		if !sleep(ctx, leaderPoll) {
 			return planned, ctx.Err()
@@ -212,10 +226,32 @@ func (n *Nemesis) stuck(planned Planned, err error) {
 	n.config.Say("%s (%s): not healed: %v", planned, planned.Target, err)
 }
 
+// stand notes a fault as in force. Cut ends its time early.
+func (n *Nemesis) stand(planned Planned, cut context.CancelCauseFunc) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.inForce[planned.ID] = standingStep{planned, time.Now(), cut}
+	n.outage.note(n.plannedLocked(), n.endOutage)
+}
+
 func (n *Nemesis) forget(planned Planned) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.inForce, planned.ID)
+	n.outage.note(n.plannedLocked(), n.endOutage)
+}
+
+// errOutage: a fault was ended early, since no majority could work for too long.
+var errOutage = errors.New("the outage limit of the schedule is reached")
+
+// endOutage is called when no majority could work for the schedule's limit.
+func (n *Nemesis) endOutage() {
+	n.mu.Lock()
+	ended := restoreMajority(n.config.Nodes, slices.Collect(maps.Values(n.inForce)))
+	n.mu.Unlock()
+	for _, planned := range ended {
+		n.config.Say("%s (%s): healed early, no majority could work for %s", planned, planned.Target, n.outage.limit)
+	}
 }
 
 func (n *Nemesis) record(planned Planned, phase histories.Phase, proof Proof, err error) {
@@ -224,6 +260,7 @@ func (n *Nemesis) record(planned Planned, phase histories.Phase, proof Proof, er
 		Fault: &histories.Fault{
 			ID: planned.ID, Name: planned.Fault, Phase: phase, Took: proof.Took, Target: planned.Target,
 			Nodes: planned.Nodes, Detail: planned.Detail, Proof: proof.Lines,
+			Params: n.config.Schedule.Steps[planned.ID-1].Params, Leader: planned.Leader, Side: planned.side(n.config.Nodes), Beyond: planned.beyond(),
 		},
 	}
 	if err != nil {
@@ -244,9 +281,14 @@ func (n *Nemesis) InForce() []string {
 func (n *Nemesis) standing() []Planned {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.plannedLocked()
+}
+
+// plannedLocked returns what is in force, in the order of the steps. The caller holds n.mu.
+func (n *Nemesis) plannedLocked() []Planned {
 	var standing []Planned
 	for _, id := range slices.Sorted(maps.Keys(n.inForce)) {
-		standing = append(standing, n.inForce[id])
+		standing = append(standing, n.inForce[id].planned)
 	}
 	return standing
 }

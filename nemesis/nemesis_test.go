@@ -40,7 +40,7 @@ func TestEveryKindOfPartitionLandsAndHealsWithProof(t *testing.T) {
 	}
 	for i, step := range steps {
 		expectPhases(t, f.recorded, i+1, landedAndHealed...)
-		planned, err := n.config.Schedule.Plan(i+1, f.nodes, "n1")
+		planned, err := n.config.Schedule.Plan(i+1, View{Nodes: f.nodes, Leader: "n1"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -366,7 +366,7 @@ func TestAnUnknownLeaderIsWaitedForAndThenMissed(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectPhases(t, log, 1, histories.Missed)
-		if e := log.phase(t, 1, histories.Missed); e.Error != "no leader was known for 2s" {
+		if e := log.phase(t, 1, histories.Missed); e.Error != "no leader is known, for 2s" {
 			t.Errorf("missed: %s", e.Error)
 		}
 		if took := time.Since(began); took < leaderLimit || took > leaderLimit+100*time.Millisecond {
@@ -530,7 +530,7 @@ func TestFaultsLandFast(t *testing.T) {
 	)
 	const limit, rounds = 50 * time.Millisecond, 25
 	for id := range n.config.Schedule.Steps {
-		planned, err := n.config.Schedule.Plan(id+1, f.nodes, "n1")
+		planned, err := n.config.Schedule.Plan(id+1, View{Nodes: f.nodes, Leader: "n1"})
 		if err != nil {
 			t.Fatal(err)
 		}

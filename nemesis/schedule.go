@@ -99,6 +99,21 @@ func (s Schedule) Validate(nodes []string, timeLimit time.Duration) error {
 	if len(s.Steps) > stepsMost {
 		return &ScheduleError{Key: "steps", Value: fmt.Sprint(len(s.Steps)), Allowed: fmt.Sprintf("at most %d steps", stepsMost)}
 	}
+	if s.OutageLimit < 0 {
+		return &ScheduleError{Key: "outage-limit", Value: s.OutageLimit.String(), Allowed: "0 for none, or a time such as 10s"}
+	}
+	for i, draw := range s.Draw {
+		if wrong := draw.validate(); wrong != nil {
+			wrong.Key = fmt.Sprintf("draw %d: %s", i+1, wrong.Key)
+			return wrong
+		}
+	}
+	for i, demand := range s.Coverage {
+		if wrong := demand.validate(); wrong != nil {
+			wrong.Key = fmt.Sprintf("coverage %d: %s", i+1, wrong.Key)
+			return wrong
+		}
+	}
 	var before time.Duration
 	for i, step := range s.Steps {
 		if wrong := step.validate(nodes, timeLimit, before); wrong != nil {
@@ -131,7 +146,7 @@ func (s Step) validate(nodes []string, timeLimit, before time.Duration) *Schedul
 		return wrong
 	}
 	// A trial with a leader that is known finds what the fault itself cannot do.
-	_, err := s.plan(0, nodes, nodes[0], rand.New(rand.NewPCG(0, 0)))
+	_, err := s.plan(0, View{Nodes: nodes, Leader: nodes[0]}, rand.New(rand.NewPCG(0, 0)))
 	var wrong *ScheduleError
 	if errors.As(err, &wrong) {
 		return wrong

@@ -80,13 +80,13 @@ func TestValidateNamesStepKeyValueAndWhatIsAllowed(t *testing.T) {
 		key    string
 		want   string
 	}{
-		"fault":              {5, func(s *Step) { s.Fault = "flood" }, "fault", `step 2: fault: "flood" is not possible: one of partition, pause, kill`},
+		"fault":              {5, func(s *Step) { s.Fault = "flood" }, "fault", `step 2: fault: "flood" is not possible: one of partition, pause, kill, term,`},
 		"order":              {5, func(s *Step) { s.At = 0 }, "at", "1s or later"},
 		"no duration":        {5, func(s *Step) { s.Duration = 0 }, "duration", "more than 0"},
 		"too late":           {5, func(s *Step) { s.At = time.Minute }, "at", "before the time limit, 30s"},
 		"too long":           {5, func(s *Step) { s.Duration = time.Minute }, "duration", "at most 29s"},
 		"much too long":      {5, func(s *Step) { s.Duration = 1<<63 - 1 }, "duration", "at most 29s"},
-		"unknown node":       {5, func(s *Step) { s.Target = "n1,n9" }, "target", "one of one, leader, minority, majority, all, or names of n1, n2"},
+		"unknown node":       {5, func(s *Step) { s.Target = "n1,n9" }, "target", "one of one, leader, follower, spare, minority, majority, all, or names of n1, n2"},
 		"a node twice":       {5, func(s *Step) { s.Target = "n1,n1" }, "target", "each once"},
 		"no minority":        {2, func(s *Step) { s.Target = "minority" }, "target", "2 nodes have no minority"},
 		"unknown parameter":  {5, func(s *Step) { s.Params = map[string]string{"kind": "x"} }, "params", "this fault has no parameters"},
@@ -186,7 +186,10 @@ func TestAGeneratedScheduleIsValidQuietAtTheEndAndTheSameAgain(t *testing.T) {
 		if !cmp.Equal(s, Generate(seed, o)) {
 			t.Fatal("another schedule from the same seed")
 		}
-		possible := slices.DeleteFunc(slices.Clone(o.Faults), func(f string) bool { return f == "partition" && len(o.Nodes) < 2 })
+		possible := make(map[string]bool) // packages
+		for _, c := range cards(o) {
+			possible[c.pack] = true
+		}
 		var end time.Duration
 		for _, step := range s.Steps {
 			if step.At < end {
@@ -201,9 +204,9 @@ func TestAGeneratedScheduleIsValidQuietAtTheEndAndTheSameAgain(t *testing.T) {
 		if room := time.Duration(len(possible)+1) * 3 * leastInterval / 2; o.Interval < leastInterval || window < room {
 			return // no time for every fault
 		}
-		for _, name := range possible {
-			if !slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Fault == name }) {
-				t.Fatalf("no %s in %+v", name, s.Steps)
+		for pack := range possible {
+			if !slices.ContainsFunc(s.Steps, func(step Step) bool { return slices.Contains(FaultsIn(pack), step.Fault) }) {
+				t.Fatalf("no %s in %+v", pack, s.Steps)
 			}
 		}
 	})
@@ -229,7 +232,7 @@ func TestPartitionsCutWhatTheirKindSays(t *testing.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		plan := func(target string, params map[string]string) (Planned, func(from, to string) bool) {
 			s := Schedule{Seed: seed, Steps: []Step{{Fault: "partition", Target: target, Params: params, Duration: 1}}}
-			p, err := s.Plan(1, nodes, "n2")
+			p, err := s.Plan(1, View{Nodes: nodes, Leader: "n2"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -296,7 +299,7 @@ func TestTargetsMeanWhatTheySay(t *testing.T) {
 	for target, want := range map[string]int{One: 1, Leader: 1, Minority: 2, Majority: 3, All: 5, "n2,n4": 2} {
 		seen := make(map[string]bool)
 		for range 200 {
-			got, err := resolve(target, nodes, "n3", random)
+			got, err := resolve(target, View{Nodes: nodes, Leader: "n3"}, random)
 			if err != nil || len(got) != want || !slices.IsSorted(got) {
 				t.Fatalf("%s: %v, %v", target, got, err)
 			}
@@ -306,10 +309,10 @@ func TestTargetsMeanWhatTheySay(t *testing.T) {
 			t.Errorf("%s met %d different sets of nodes, want %d", target, len(seen), max(choices, 1))
 		}
 	}
-	if got, err := resolve("n4,n2", nodes, "", random); err != nil || !slices.Equal(got, []string{"n2", "n4"}) {
+	if got, err := resolve("n4,n2", View{Nodes: nodes}, random); err != nil || !slices.Equal(got, []string{"n2", "n4"}) {
 		t.Errorf("names: %v, %v", got, err)
 	}
-	if _, err := resolve(Leader, nodes, "", random); !errors.Is(err, errUnknownLeader) {
+	if _, err := resolve(Leader, View{Nodes: nodes}, random); !errors.Is(err, errUnknownLeader) {
 		t.Errorf("nobody leads: %v", err)
 	}
 }
@@ -317,15 +320,15 @@ func TestTargetsMeanWhatTheySay(t *testing.T) {
 // A step draws from a source of its own: what others do does not depend on it.
 func TestAStepDoesNotChangeWhatOthersDo(t *testing.T) {
 	s := Generate(3, Options{Faults: FaultNames(), Interval: time.Second, TimeLimit: time.Minute, Nodes: names(5)})
-	before, err := s.Plan(2, names(5), "n1")
+	before, err := s.Plan(2, View{Nodes: names(5), Leader: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Steps[0] = Step{Fault: "pause", Target: All, Duration: time.Second}
-	if after, err := s.Plan(2, names(5), "n1"); err != nil || !cmp.Equal(before, after) {
+	if after, err := s.Plan(2, View{Nodes: names(5), Leader: "n1"}); err != nil || !cmp.Equal(before, after) {
 		t.Errorf("%v: %s", err, cmp.Diff(before, after))
 	}
-	if _, err := s.Plan(0, names(5), ""); err == nil {
+	if _, err := s.Plan(0, View{Nodes: names(5)}); err == nil {
 		t.Error("there is no step 0")
 	}
 }

@@ -12,26 +12,50 @@ import (
 const (
 	One      = "one"      // a node at random
 	Leader   = "leader"   // who leads when the step begins
+	Follower = "follower" // a node at random that does not lead
+	Spare    = "spare"    // a node at random without which a majority still works, whatever else is in force
 	Minority = "minority" // the largest number of nodes that is no majority, at random
 	Majority = "majority" // the smallest majority, at random
 	All      = "all"
 )
 
-var roles = []string{One, Leader, Minority, Majority, All}
+var roles = []string{One, Leader, Follower, Spare, Minority, Majority, All}
 
 // errUnknownLeader: the target needs the leader, and nobody leads or nobody says so.
 var errUnknownLeader = errors.New("no leader is known")
 
+// errNoSpare: without any node of the majority that still works there is none.
+var errNoSpare = errors.New("with what is in force no node can be spared: a majority would be lost")
+
+// View is what a target is resolved against: the moment when a step begins.
+type View struct {
+	Nodes    []string
+	Leader   string    // who leads; empty where nobody is known to
+	Standing []Planned // what is in force
+}
+
 // resolve returns the nodes that a target means, in the order of nodes.
-func resolve(target string, nodes []string, leader string, random *rand.Rand) ([]string, error) {
+func resolve(target string, view View, random *rand.Rand) ([]string, error) {
+	nodes := view.Nodes
 	switch target {
+	case Follower:
+		if view.Leader == "" {
+			return nil, errUnknownLeader
+		}
+		return some(without(nodes, []string{view.Leader}), min(1, len(nodes)-1), random), nil
+	case Spare:
+		spare := filter(nodes, func(node string) bool { return canSpare(node, view) })
+		if len(spare) == 0 {
+			return nil, errNoSpare
+		}
+		return some(spare, 1, random), nil
 	case One:
 		return some(nodes, 1, random), nil
 	case Leader:
-		if leader == "" {
+		if view.Leader == "" {
 			return nil, errUnknownLeader
 		}
-		return []string{leader}, nil
+		return []string{view.Leader}, nil
 	case Minority:
 		return some(nodes, (len(nodes)-1)/2, random), nil
 	case Majority:
@@ -76,8 +100,11 @@ func validateTarget(target string, nodes []string) *ScheduleError {
 		return &ScheduleError{Key: "target", Value: target, Allowed: "nothing: there are no nodes"}
 	}
 	if target == "" || slices.Contains(roles, target) {
-		if target == Minority && len(nodes) < 3 {
+		if (target == Minority || target == Spare) && len(nodes) < 3 {
 			return &ScheduleError{Key: "target", Value: target, Allowed: fmt.Sprintf("another target: %d nodes have no minority", len(nodes))}
+		}
+		if target == Follower && len(nodes) < 2 {
+			return &ScheduleError{Key: "target", Value: target, Allowed: "another target: a node alone follows nobody"}
 		}
 		return nil
 	}

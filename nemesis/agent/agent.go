@@ -254,6 +254,8 @@ func (a *agent) handle(r Request) Reply {
 		if signalled, err = a.supervisor.signal(a.ctx, *r.Signal); err == nil {
 			reply.Signal = &signalled
 		}
+	case r.Aside != nil:
+		reply.Aside, err = a.aside(a.ctx, *r.Aside)
 	case r.Block != nil:
 		reply.Block, err = a.block(r.ID, r.Block.Pairs)
 	case r.Probe != nil:
@@ -265,6 +267,19 @@ func (a *agent) handle(r Request) Reply {
 		reply.Error, reply.Gone = err.Error(), errors.Is(err, errGone)
 	}
 	return reply
+}
+
+// aside moves a directory while its process is known not to run.
+func (a *agent) aside(ctx context.Context, r Aside) (*AsideReply, error) {
+	var to string
+	err := a.supervisor.whileDown(ctx, r.Process, func() (err error) {
+		to, err = moveAside(a.hello.Dir, r.Dir)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &AsideReply{To: to}, nil
 }
 
 func (a *agent) block(id uint64, pairs []Pair) (*BlockReply, error) {

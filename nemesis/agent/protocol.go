@@ -25,6 +25,7 @@ type Request struct {
 	Survey  *struct{} `json:"survey,omitempty"` // what the agent can do here
 	Start   *Start    `json:"start,omitempty"`
 	Signal  *Signal   `json:"signal,omitempty"`
+	Aside   *Aside    `json:"aside,omitempty"`
 	Block   *Block    `json:"block,omitempty"`
 	Probe   *Probe    `json:"probe,omitempty"`
 	Arrived *Arrived  `json:"arrived,omitempty"`
@@ -40,6 +41,7 @@ type Reply struct {
 	Survey  *SurveyReply  `json:"survey,omitempty"`
 	Start   *StartReply   `json:"start,omitempty"`
 	Signal  *SignalReply  `json:"signal,omitempty"`
+	Aside   *AsideReply   `json:"aside,omitempty"`
 	Block   *BlockReply   `json:"block,omitempty"`
 	Arrived *ArrivedReply `json:"arrived,omitempty"`
 	Exited  *Exited       `json:"exited,omitempty"`
@@ -98,12 +100,26 @@ type StartReply struct {
 type Signal struct {
 	Process string `json:"process"`
 	Signal  string `json:"signal"` // "kill", "term", "stop", "cont"
+	// Limit is how long the process may take to end after "term"; 0 means half a minute.
+	Limit time.Duration `json:"limit,omitempty"`
 }
 
 // SignalReply answers Signal.
 type SignalReply struct {
 	Pid   int    `json:"pid"`
 	State string `json:"state"` // what proves the effect: "stopped, 9 threads in state T", "killed by SIGKILL"
+}
+
+// Aside moves a directory of this run aside, so that the process which keeps its data there
+// starts with none. The process must not run.
+type Aside struct {
+	Process string `json:"process"` // that uses it
+	Dir     string `json:"dir"`
+}
+
+// AsideReply answers Aside.
+type AsideReply struct {
+	To string `json:"to"` // where it is now; empty where there was none
 }
 
 // Block sets which directed pairs of nodes are cut, replacing what an earlier Block set:

@@ -179,6 +179,22 @@ func (l *life) over() bool {
 	}
 }
 
+// whileDown does something while a process does not run and cannot be started.
+func (s *supervisor) whileDown(ctx context.Context, name string, do func() error) error {
+	p, err := s.find(name, false)
+	if err != nil {
+		return err
+	}
+	if err := p.acquire(ctx); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer p.release()
+	if l := p.current(); l != nil && !l.over() {
+		return fmt.Errorf("%s runs, as pid %d: it must be down for that", name, l.pid)
+	}
+	return do()
+}
+
 // signal sends a signal and waits for its effect.
 func (s *supervisor) signal(ctx context.Context, r Signal) (SignalReply, error) {
 	reply, err := s.deliver(ctx, r)
@@ -208,7 +224,11 @@ func (s *supervisor) deliver(ctx context.Context, r Signal) (SignalReply, error)
 		}
 		return reply, err
 	case "term":
-		return p.end(ctx, syscall.SIGTERM, termLimit)
+		limit := termLimit
+		if r.Limit > 0 {
+			limit = min(limit, r.Limit)
+		}
+		return p.end(ctx, syscall.SIGTERM, limit)
 	case "stop":
 		if err := s.noteStop(p); err != nil {
 			return SignalReply{}, err
