@@ -29,6 +29,7 @@ type deployment struct {
 	cluster    clusters.Cluster
 	system     systems.System
 	controller *nemesis.Controller
+	schedule   nemesis.Schedule // drawn for what the agents can do
 
 	mu       sync.Mutex
 	expected map[string]bool // nodes whose end the harness itself asked for
@@ -45,7 +46,7 @@ const (
 
 // deploy brings the cluster up, installs and starts the system, and waits until every
 // node serves. What was made is returned even with an error, so that it is taken down.
-func (r *run) deploy(ctx context.Context) (*deployment, error) {
+func (r *run) deploy(ctx context.Context, planned nemesis.Schedule) (*deployment, error) {
 	began := time.Now()
 	d := &deployment{run: r, expected: make(map[string]bool), died: make(chan string, maxNodes)}
 	prepare, prepareCtx := errgroup.WithContext(ctx)
@@ -67,6 +68,13 @@ func (r *run) deploy(ctx context.Context) (*deployment, error) {
 		return nil, err
 	}
 	if err := d.install(ctx, agentPath); err != nil {
+		return d, err
+	}
+	survey, err := d.controller.Survey(ctx)
+	if err != nil {
+		return d, fmt.Errorf("ask the agents what they can do: %w", err)
+	}
+	if d.schedule, err = r.draw(planned, survey); err != nil {
 		return d, err
 	}
 	if err := d.start(ctx); err != nil {

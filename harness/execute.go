@@ -14,7 +14,7 @@ import (
 
 // test is the middle of a run: clients and nemesis against a cluster that serves, then
 // healing and the last reads.
-func (r *run) test(ctx context.Context, d *deployment, schedule nemesis.Schedule) error {
+func (r *run) test(ctx context.Context, d *deployment) error {
 	watch := newObserver(d.system, d.cluster, r.recorder)
 	driver := &driver{
 		system: d.system, cluster: d.cluster, workload: r.workload, recorder: r.recorder,
@@ -22,7 +22,7 @@ func (r *run) test(ctx context.Context, d *deployment, schedule nemesis.Schedule
 		opTimeout: r.plan.OpTimeout, threads: r.plan.Concurrency,
 	}
 	driver.pace.set(r.plan.Rate)
-	breaker := r.nemesis(d, watch, schedule)
+	breaker := r.nemesis(d, watch)
 
 	// The observer outlives the clients: it watches the recovery too.
 	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
@@ -82,14 +82,14 @@ func (r *run) recover(ctx context.Context, d *deployment, clients *driver, break
 }
 
 // nemesis makes what will carry the schedule out.
-func (r *run) nemesis(d *deployment, watch *observer, schedule nemesis.Schedule) *nemesis.Nemesis {
+func (r *run) nemesis(d *deployment, watch *observer) *nemesis.Nemesis {
 	processes := make(map[string]clusters.Process)
 	for _, node := range d.cluster.Nodes() {
 		processes[node] = d.system.Process(d.cluster, node)
 	}
 	return nemesis.New(nemesis.Config{
 		Controller: d.controller,
-		Schedule:   schedule,
+		Schedule:   d.schedule,
 		Seed:       r.plan.Seed,
 		Nodes:      d.cluster.Nodes(),
 		Processes:  processes,

@@ -50,6 +50,9 @@ type Plan struct {
 
 	Nemesis         []string      `yaml:"nemesis"`
 	NemesisInterval time.Duration `yaml:"nemesis-interval"`
+	NemesisOverlap  int           `yaml:"nemesis-overlap"`
+	Swarm           bool          `yaml:"swarm"`
+	OutageLimit     time.Duration `yaml:"outage-limit"`
 	Schedule        string        `yaml:"schedule"`
 
 	RecoveryLimit time.Duration `yaml:"recovery-limit"`
@@ -77,6 +80,7 @@ func DefaultPlan() Plan {
 		OpTimeout:       2 * time.Second,
 		Nemesis:         []string{"partition", "pause", "kill"},
 		NemesisInterval: 5 * time.Second,
+		NemesisOverlap:  1,
 		RecoveryLimit:   10 * time.Second,
 		MinOK:           100,
 		CheckTimeout:    time.Minute,
@@ -164,11 +168,6 @@ func (p *Plan) validateClients() error {
 }
 
 func (p *Plan) validateNemesis() error {
-	for _, fault := range p.Nemesis {
-		if err := oneOf("nemesis", fault, append(nemesis.FaultNames(), "none")); err != nil {
-			return err
-		}
-	}
 	if len(p.Nemesis) > 1 && slices.Contains(p.Nemesis, "none") {
 		return &UsageError{"nemesis", strings.Join(p.Nemesis, ","), `"none" stands alone`}
 	}
@@ -179,11 +178,22 @@ func (p *Plan) validateNemesis() error {
 	if p.Faultless() {
 		return nil
 	}
+	for _, name := range p.Nemesis {
+		if len(nemesis.FaultsIn(name)) == 0 {
+			return &UsageError{"nemesis", name, "packages of faults (" + strings.Join(nemesis.Packages(), ", ") + "), or single ones (" + strings.Join(nemesis.FaultNames(), ", ") + "), or none; checker faults explains them"}
+		}
+	}
 	if p.Nodes < 3 && slices.Contains(p.Nemesis, "partition") {
 		return usage("nodes", p.Nodes, "at least 3 nodes to partition; or choose --nemesis pause,kill or --nemesis none")
 	}
 	if p.TimeLimit < 5*time.Second {
 		return &UsageError{"time-limit", p.TimeLimit.String(), "at least 5s, so that a fault can land and heal; or --nemesis none"}
+	}
+	if p.OutageLimit < 0 || p.OutageLimit > time.Hour {
+		return &UsageError{"outage-limit", p.OutageLimit.String(), "0 for none, or a time up to 1h"}
+	}
+	if _, err := p.faults(); err != nil {
+		return err
 	}
 	return positive(duration{"nemesis-interval", p.NemesisInterval, time.Hour})
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -101,12 +102,12 @@ func (r *run) open() error {
 
 // carryOut does everything between the opened and the closed run directory.
 func (r *run) carryOut(ctx context.Context) (err error) {
-	schedule, err := r.schedule()
+	planned, err := r.plan.faults()
 	if err != nil {
 		return err
 	}
-	r.progress.Say("run %s  seed %d  %d faults planned  %s", r.facts.ID, r.plan.Seed, len(schedule.Steps), r.dir)
-	d, err := r.deploy(ctx)
+	r.progress.Say("run %s  seed %d  %s", r.facts.ID, r.plan.Seed, r.dir)
+	d, err := r.deploy(ctx, planned)
 	if d != nil {
 		defer func() {
 			// Whatever happened, the cluster is taken down; that has a time bound of its own.
@@ -118,40 +119,51 @@ func (r *run) carryOut(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return r.test(ctx, d, schedule)
+	return r.test(ctx, d)
 }
 
-// schedule reads the schedule that the plan names, or draws one, and saves it.
-func (r *run) schedule() (nemesis.Schedule, error) {
-	schedule, err := r.plan.faults()
-	if err != nil {
+// draw makes the concrete schedule for what the agents can do, and saves it.
+func (r *run) draw(planned nemesis.Schedule, survey nemesis.Survey) (nemesis.Schedule, error) {
+	for _, missing := range survey.Missing(planned) {
+		r.note("not drawn, since it does not work here: %s", missing)
+	}
+	schedule := planned.Drawn(nemesis.Circumstances{Nodes: r.plan.nodeNames(), TimeLimit: r.plan.TimeLimit, Works: survey.Works})
+	if err := survey.Check(schedule); err != nil {
 		return schedule, err
 	}
 	r.mu.Lock()
 	r.facts.Planned = len(schedule.Steps)
 	r.mu.Unlock()
+	r.progress.Say("%d faults planned", len(schedule.Steps))
 	return schedule, schedule.Save(r.dir.Schedule())
 }
 
-// faults returns the faults of a plan.
+// faults returns the faults of a plan: steps, and what to draw.
 func (p *Plan) faults() (nemesis.Schedule, error) {
-	nodes := p.nodeNames()
-	if p.Schedule != "" {
-		schedule, err := nemesis.LoadSchedule(p.Schedule)
-		if err == nil {
-			err = schedule.Validate(nodes, p.TimeLimit)
-		}
+	schedule := nemesis.Schedule{Seed: p.Seed, OutageLimit: p.OutageLimit}
+	switch {
+	case p.Schedule != "":
+		loaded, err := nemesis.LoadSchedule(p.Schedule)
 		if err != nil {
 			return schedule, &UsageError{"schedule", p.Schedule, err.Error()}
 		}
-		return schedule, nil
+		schedule = loaded
+		if schedule.Seed == 0 {
+			schedule.Seed = p.Seed
+		}
+		if schedule.OutageLimit == 0 {
+			schedule.OutageLimit = p.OutageLimit
+		}
+	case !p.Faultless():
+		schedule.Draw = []nemesis.Draw{{From: p.Nemesis, Interval: p.NemesisInterval, Overlap: p.NemesisOverlap, Swarm: p.Swarm}}
 	}
-	if p.Faultless() {
-		return nemesis.Schedule{Seed: p.Seed}, nil
+	if err := schedule.Validate(p.nodeNames(), p.TimeLimit); err != nil {
+		if p.Schedule == "" {
+			return schedule, &UsageError{"nemesis", strings.Join(p.Nemesis, ","), err.Error()}
+		}
+		return schedule, &UsageError{"schedule", p.Schedule, err.Error()}
 	}
-	return nemesis.Generate(p.Seed, nemesis.Options{
-		Faults: p.Nemesis, Interval: p.NemesisInterval, TimeLimit: p.TimeLimit, Nodes: nodes,
-	}), nil
+	return schedule, nil
 }
 
 // close ends the history and says in run.json that the run ended.
