@@ -22,11 +22,10 @@ type Cluster interface {
 	// Host returns the machine of a node. It panics for a name not in Nodes.
 	Host(node string) Host
 	// Listen returns the host:port on which the node's process binds the port of that
-	// name ("client", "peer" …, as declared when the cluster was made). The checker
-	// reaches the process there too.
+	// name ("client", "peer" …, as declared when the cluster was made).
 	Listen(node, port string) string
-	// Dial returns the host:port at which node from reaches that port of node to. It
-	// differs from Listen(to, port) where a link proxy stands between.
+	// Dial returns the host:port at which from, a node or [Client], reaches that port of
+	// node to. It differs from Listen(to, port) where a link proxy stands between.
 	Dial(from, to, port string) string
 	// Links returns the link proxies that the agent of node to must serve; none where
 	// partitions are made in the kernel.
@@ -35,7 +34,13 @@ type Cluster interface {
 	Close(ctx context.Context) error
 }
 
-// Link is one directed user-space link: what node From dials to reach node To.
+// Client is the name of the checker's own connections to the system, wherever a node can
+// be named that talks to another: all of them together, as if they came from one machine.
+// No node has this name.
+const Client = "client"
+
+// Link is one directed user-space link: what From, a node or [Client], dials to reach
+// node To.
 type Link struct {
 	From, To string
 	Listen   string // the proxy's TCP address; its UDP twin answers probes
@@ -83,5 +88,5 @@ type File struct {
 type Port struct {
 	Name   string
 	Number int  // used where each node has an address of its own
-	Peer   bool // nodes talk to each other here: links and partitions apply
+	Peer   bool // nodes talk to each other here; at the other ports clients talk to the node
 }

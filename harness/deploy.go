@@ -129,11 +129,23 @@ func (d *deployment) install(ctx context.Context, agentPath string) error {
 	d.controller, err = nemesis.Connect(ctx, d.cluster, nemesis.ConnectOptions{
 		Run:          d.run.facts.ID,
 		Argv:         func(node string) []string { return []string{path.Join(d.cluster.Host(node).Dir(), agentProgram)} },
+		ClientPorts:  clientPorts(d.system.Ports()),
 		StopOnExpiry: d.cluster.Kind() != "docker", // containers stay, to be looked at, until clean; standing hosts must be free for the next run
 		OnExit:       d.exited,
 		OnLost:       func(node string, err error) { d.run.fail(fmt.Errorf("the agent on %s is lost: %w", node, err)) },
 	})
 	return err
+}
+
+// clientPorts are the names of the ports where clients talk to nodes.
+func clientPorts(ports []clusters.Port) []string {
+	var names []string
+	for _, port := range ports {
+		if !port.Peer {
+			names = append(names, port.Name)
+		}
+	}
+	return names
 }
 
 // start starts the system on every node.

@@ -151,7 +151,7 @@ func newTestCluster(dir string, n int) (*testCluster, error) {
 			return nil, err
 		}
 	}
-	for _, pair := range allPairs(c.nodes) {
+	for _, pair := range append(allPairs(c.nodes), between([]string{clusters.Client}, c.nodes)...) {
 		listen, err := free()
 		if err != nil {
 			return nil, err
@@ -200,7 +200,7 @@ func (c *testCluster) log(node string) string {
 // serves waits until a node answers.
 func (c *testCluster) serves(ctx context.Context, node string) error {
 	for {
-		if conn, err := net.Dial("tcp", c.ports[node]); err == nil {
+		if conn, err := net.Dial("tcp", c.Dial(clusters.Client, node, "client")); err == nil {
 			_ = conn.SetDeadline(time.Now().Add(time.Second))
 			_, _ = io.WriteString(conn, "ready?\n")
 			line, err := bufio.NewReader(conn).ReadString('\n')

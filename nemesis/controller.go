@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"sync"
@@ -43,6 +42,10 @@ type ConnectOptions struct {
 	// Port is the name of the port at which nodes reach each other: on clusters without
 	// links it tells their addresses. Empty means "peer".
 	Port string
+	// ClientPorts are the names of the ports at which the checker's clients reach the
+	// system, where partitions are made in the kernel. Without any, clients cannot be cut
+	// there; on clusters with links the links of clients say the same.
+	ClientPorts []string
 	// ProbePort is the UDP port of agents for probes, on clusters without links; 0 means
 	// 47983.
 	ProbePort int
@@ -182,21 +185,45 @@ func (c *Controller) hello(ctx context.Context, node string) (*agent.Hello, erro
 		h.StopOnExpiry = true
 		return h, nil
 	}
-	for _, to := range c.cluster.Nodes() {
-		if len(h.Peers) == 1 {
-			break // a node alone needs no address
+	if err := c.addresses(ctx, h); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// addresses tells an agent under which addresses its kernel sees peers and clients.
+func (c *Controller) addresses(ctx context.Context, h *agent.Hello) error {
+	for _, name := range c.options.ClientPorts {
+		_, port, err := net.SplitHostPort(c.cluster.Listen(h.Node, name))
+		if err != nil {
+			return fmt.Errorf("find the %s port: %w", name, err)
 		}
+		number, err := strconv.Atoi(port)
+		if err != nil {
+			return fmt.Errorf("find the %s port: %w", name, err)
+		}
+		h.ClientPorts = append(h.ClientPorts, number)
+	}
+	if len(h.Peers) == 1 {
+		return nil // a node alone needs no address
+	}
+	families := make(map[bool]string) // a node of each, by whether it is IPv4
+	for _, to := range c.cluster.Nodes() {
 		address := c.cluster.Listen(to, c.options.Port)
-		if to != node {
-			address = c.cluster.Dial(node, to, c.options.Port)
+		if to != h.Node {
+			address = c.cluster.Dial(h.Node, to, c.options.Port)
 		}
 		ip, err := addressOf(ctx, address)
 		if err != nil {
-			return nil, fmt.Errorf("find the address of %s: %w", to, err)
+			return fmt.Errorf("find the address of %s: %w", to, err)
 		}
+		families[net.ParseIP(ip).To4() != nil] = to
 		h.Peers[to] = agent.Peer{Address: ip, Probe: net.JoinHostPort(ip, strconv.Itoa(c.options.ProbePort))}
 	}
-	return h, nil
+	if len(families) == 2 {
+		return fmt.Errorf("%s has an IPv4 address and %s an IPv6 one, so neither is known by what it sends to the other: name all hosts by addresses of one family", families[true], families[false])
+	}
+	return nil
 }
 
 // addressOf returns the IP address in a host:port.
@@ -264,99 +291,32 @@ func (c *Controller) Signal(ctx context.Context, node, process, signal string) (
 }
 
 // Block makes exactly these pairs cut, on all nodes in parallel. It returns what was
-// dropped by the cut before, for each receiving and, in it, each sending node: packets or
-// bytes, as the mechanism counts them. On an error the cut is not as it was asked for: some
-// nodes may have done their part.
-func (c *Controller) Block(ctx context.Context, pairs []agent.Pair) (map[string]map[string]uint64, error) {
+// dropped by the cut before, of each pair where that is anything: packets or bytes, as the
+// mechanism counts them. On an error the cut is not as it was asked for: some nodes may
+// have done their part.
+func (c *Controller) Block(ctx context.Context, pairs []agent.Pair) (map[agent.Pair]uint64, error) {
 	c.blocking.Lock()
 	defer c.blocking.Unlock()
 	var mu sync.Mutex
-	dropped := make(map[string]map[string]uint64)
+	dropped := make(map[agent.Pair]uint64)
 	err := c.everywhere(func(node string) error {
 		reply, err := c.call(ctx, node, agent.Request{Block: &agent.Block{Pairs: pairs}})
 		if err == nil && reply.Block != nil {
 			mu.Lock()
 			defer mu.Unlock()
-			dropped[node] = reply.Block.Dropped
+			add(dropped, reply.Block.Dropped)
 		}
 		return err
 	})
 	return dropped, err
 }
 
-// Probed is what a round of probes between all pairs of nodes found.
-type Probed struct {
-	Arrived map[agent.Pair]bool
-	// Dropped is what the present Block has held back so far, as [Controller.Block]
-	// returns it.
-	Dropped map[string]map[string]uint64
-}
-
-const (
-	probeRound  = 150 * time.Millisecond // after which probes that are missing are sent again
-	probeRounds = 10
-	probePoll   = 2 * time.Millisecond
-	probeSettle = 10 * time.Millisecond // for a probe that must not arrive to do so
-)
-
-// Probe sends probes from every node to every other one until one has arrived for each
-// pair that is expected, for at most 1.5 seconds. What arrived in any round counts, so a
-// pair that leaks some of its probes is seen too.
-func (c *Controller) Probe(ctx context.Context, expected func(agent.Pair) bool) (Probed, error) {
-	found := Probed{Arrived: make(map[agent.Pair]bool)}
-	for range probeRounds {
-		nonce := rand.Uint64()
-		err := c.everywhere(func(node string) error {
-			_, err := c.call(ctx, node, agent.Request{Probe: &agent.Probe{Nonce: nonce}})
-			return err
-		})
-		if err != nil {
-			return found, err
-		}
-		complete := false
-		for end := time.Now().Add(probeRound); !complete && time.Now().Before(end); {
-			if err := c.collect(ctx, nonce, &found); err != nil {
-				return found, err
-			}
-			if complete = c.complete(found, expected); !complete && !sleep(ctx, probePoll) {
-				return found, ctx.Err()
-			}
-		}
-		if complete {
-			sleep(ctx, probeSettle)
-			return found, c.collect(ctx, nonce, &found)
-		}
+// add adds what an agent counted to what others did: over links, what a node sends is held
+// by the receivers of its connections, and what it answers by itself.
+func add(sum map[agent.Pair]uint64, dropped []agent.Dropped) {
+	for _, d := range dropped {
+		sum[d.Pair] += d.Amount
 	}
-	return found, nil
-}
-
-func (c *Controller) collect(ctx context.Context, nonce uint64, found *Probed) error {
-	var mu sync.Mutex
-	dropped := make(map[string]map[string]uint64)
-	err := c.everywhere(func(to string) error {
-		reply, err := c.call(ctx, to, agent.Request{Arrived: &agent.Arrived{Nonce: nonce}})
-		if err != nil || reply.Arrived == nil {
-			return err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, from := range reply.Arrived.From {
-			found.Arrived[agent.Pair{From: from, To: to}] = true
-		}
-		dropped[to] = reply.Arrived.Dropped
-		return nil
-	})
-	found.Dropped = dropped
-	return err
-}
-
-func (c *Controller) complete(found Probed, expected func(agent.Pair) bool) bool {
-	for _, pair := range allPairs(c.Nodes()) {
-		if expected(pair) && !found.Arrived[pair] {
-			return false
-		}
-	}
-	return true
 }
 
 // Close makes all agents heal what they did, stop the processes that they started, and

@@ -20,8 +20,11 @@ type Effects struct {
 	ready      func(ctx context.Context, node string) error
 	readyLimit time.Duration
 
-	network sync.Mutex           // held while the cut changes and is proven
-	cuts    map[int][]agent.Pair // by step
+	network sync.Mutex                    // held while the cut changes and is proven
+	cuts    map[int][]agent.Pair          // by step
+	blocked map[int][]agent.Pair          // cuts, as the agents were told last
+	held    map[int]map[agent.Pair]uint64 // what each step has held back until then
+	clients bool                          // some step has cut clients, so their ways are proven too
 
 	states map[string]*nodeState
 }
@@ -75,7 +78,7 @@ type nodeState struct {
 func newEffects(c Config) *Effects {
 	e := &Effects{
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
-		cuts: make(map[int][]agent.Pair), states: make(map[string]*nodeState),
+		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), states: make(map[string]*nodeState),
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}

@@ -97,9 +97,12 @@ type Scene struct {
 type Planned struct {
 	ID     int // the number of the step, from 1
 	Fault  string
-	Params Params       // all parameters of the fault
-	Target string       // as the schedule says it, or the fault's default
-	Nodes  []string     // what the target resolved to
+	Params Params   // all parameters of the fault
+	Target string   // as the schedule says it, or the fault's default
+	Nodes  []string // what the target resolved to
+	// Sides are the groups that a partition leaves whole: the nodes of each reach each other
+	// both ways. A node may be in several. Nil where the fault has no such groups.
+	Sides  [][]string
 	Pairs  []agent.Pair // what a partition cuts; nil for other faults
 	Detail string       // for people
 	// Down are the nodes that take no part in the cluster while the fault is in force: killed,

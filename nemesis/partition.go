@@ -2,177 +2,288 @@ package nemesis
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
+	"capsize/clusters"
 	"capsize/nemesis/agent"
 )
 
-// partition cuts directed pairs of nodes.
+// partition cuts directed pairs of nodes, and of nodes and clients.
 type partition struct{}
 
+// Kinds of partitions.
 const (
 	halves         = "halves"
+	randomHalves   = "random-halves"
 	isolate        = "isolate"
 	isolateLeader  = "isolate-leader"
+	leaderMinority = "leader-minority"
 	majoritiesRing = "majorities-ring"
+	bridge         = "bridge"
+	nonTransitive  = "non-transitive"
 	oneWay         = "one-way"
-	outgoing       = "out"
-	incoming       = "in"
+	someLinks      = "links"
+	fromClients    = "clients"
 )
 
+// shortestPeriod leaves time to prove each half of it.
+const shortestPeriod = 200 * time.Millisecond
+
+// partitionKind is one kind: what its target is, and whom it cuts from whom.
+type partitionKind struct {
+	name    string
+	meaning string
+	target  string // the role of a step that names none
+	// side says that the target is one side, from which clients can be cut too.
+	side bool
+	draw func(Scene) (grudge, error)
+}
+
+var partitionKinds = []partitionKind{
+	{halves, "two sides, the target and the rest, or two halves at random where the target is all", All, true, drawHalves},
+	{randomHalves, "two sides, any split of the nodes being as likely as another", All, false, drawRandomHalves},
+	{isolate, "one node alone", One, true, drawIsolate},
+	{isolateLeader, "the leader alone", Leader, true, drawIsolate},
+	{leaderMinority, "the leader with so many others that one is missing to a majority", Leader, true, drawLeaderMinority},
+	{majoritiesRing, "every node reaches exactly a majority, no two the same one; of 3, 7, 11 … nodes one must reach one more", All, false, drawMajorities},
+	{bridge, "two halves, and the target, one node, reaches both", One, false, drawBridge},
+	{nonTransitive, "three nodes, the target in the middle if it is one, of which the first and the last do not reach each other; the rest is whole", All, false, drawChainOfThree},
+	{oneWay, "as halves, with direction out where none is given", Leader, true, drawOneWay},
+	{someLinks, "the pairs that the parameter pairs names", All, false, drawLinks},
+	{fromClients, "clients do not reach the target, while nodes reach each other", One, false, drawFromClients},
+}
+
+func kindNamed(name string) partitionKind {
+	at := slices.IndexFunc(partitionKinds, func(k partitionKind) bool { return k.name == name })
+	return partitionKinds[at] // parameters have been validated
+}
+
 func (partition) About() About {
+	var names, meanings []string
+	for _, kind := range partitionKinds {
+		names, meanings = append(names, kind.name), append(meanings, kind.name+": "+kind.meaning)
+	}
 	return About{
 		Name: "partition", Package: "partition",
 		Meaning: "what some nodes send to others does not arrive: held or dropped without a word, as by a broken switch",
 		Params: []Param{
+			{Name: "kind", Default: halves, Allowed: names, Meaning: strings.Join(meanings, "; ")},
 			{
-				Name: "kind", Default: halves, Allowed: []string{halves, isolate, isolateLeader, majoritiesRing, oneWay},
-				Meaning: "halves: two sides, the target on one of them, or a minority against the rest where the target is all; " +
-					"isolate: one node alone; isolate-leader: the leader alone; " +
-					"majorities-ring: every node reaches a majority, no two the same one; " +
-					"one-way: what the target sends, or what it is sent, is lost",
+				Name: "direction", Default: bothWays, Allowed: []string{bothWays, outgoing, incoming},
+				Meaning: "of each cut: both, or only out, what the target's side sends, or in, what it is sent; " +
+					"where no side is the target's, one is drawn, and a ring is cut clockwise or anticlockwise",
 			},
-			{
-				Name: "direction", Default: outgoing, Allowed: []string{outgoing, incoming},
-				Meaning: "of one-way: out cuts what the target sends, in what it is sent",
-			},
+			{Name: "clients", Default: "keep", Allowed: []string{"keep", "cut"}, Meaning: "cut: clients are on the other side than the target; keep: they reach every node"},
+			{Name: "pairs", Kind: Text, Meaning: "of links: n1>n2,n2-n3 cuts what n1 sends to n2, and n2 from n3 both ways; client is the name of all clients"},
+			{Name: "chain", Kind: Text, Meaning: "of non-transitive: three nodes or groups, n1-n2-n3 or n1+n4-n2-n3; the first and the last do not reach each other; without it three nodes of the target, at random"},
+			{Name: "period", Kind: Duration, Default: "0s", Least: "0s", Most: "1h", Meaning: "the partition flaps: cut for half of it, open for the other half; 0s is steady, else at least " + shortestPeriod.String()},
 		},
-		Target: func(params Params) string {
-			switch params["kind"] {
-			case isolate:
-				return One
-			case isolateLeader, oneWay:
-				return Leader
-			default:
-				return All
+		Target: func(params Params) string { return kindNamed(params["kind"]).target },
+		Needs: func(params Params) []string {
+			if params.Is("kind", fromClients) || params.Is("clients", "cut") || strings.Contains(params["pairs"], clusters.Client) {
+				return []string{agent.Partitions, agent.Clients}
 			}
+			return []string{agent.Partitions}
 		},
-		Needs: always([]string{agent.Partitions}),
-		Cards: []Card{
-			{Leader, kindOf(isolateLeader), 1, 2},
-			{Leader, wayOf(outgoing), 2, 2},
-			{Leader, wayOf(incoming), 2, 2},
-			{All, kindOf(halves), 2, 2},
-			{All, kindOf(majoritiesRing), 2, 3},
-			{One, kindOf(isolate), 3, 2},
-			{Minority, kindOf(halves), 3, 3},
-			{One, wayOf(outgoing), 3, 2},
-		},
+		Cards: partitionCards,
 	}
+}
+
+var partitionCards = []Card{
+	{Leader, kindOf(isolateLeader), 1, 2},
+	{Leader, wayOf(outgoing), 2, 2},
+	{Leader, wayOf(incoming), 2, 2},
+	{All, kindOf(halves), 2, 2},
+	{All, kindOf(randomHalves), 2, 3},
+	{All, kindOf(majoritiesRing), 2, 3},
+	{One, kindOf(bridge), 2, 3},
+	{Leader, kindOf(leaderMinority), 2, 4},
+	{One, kindOf(isolate), 3, 2},
+	{Minority, kindOf(halves), 3, 3},
+	{One, wayOf(outgoing), 3, 2},
+	{All, kindOf(nonTransitive), 3, 3},
+	{Leader, kindOf(nonTransitive), 3, 3},
+	{All, kindAnd(majoritiesRing, "direction", outgoing), 3, 4},
+	{Leader, kindAnd(leaderMinority, "direction", outgoing), 3, 4},
+	{Leader, kindAnd(isolateLeader, "clients", "cut"), 3, 2},
+	{Leader, kindOf(fromClients), 3, 2},
+	{Minority, kindAnd(fromClients, "direction", outgoing), 3, 3},
+	{Leader, kindAnd(isolateLeader, "period", "1s"), 3, 2},
+	{All, kindAnd(randomHalves, "period", "600ms"), 3, 3},
 }
 
 func kindOf(kind string) map[string]string { return map[string]string{"kind": kind} }
 
-func wayOf(direction string) map[string]string {
-	return map[string]string{"kind": oneWay, "direction": direction}
+func kindAnd(kind, param, value string) map[string]string {
+	return map[string]string{"kind": kind, param: value}
 }
+
+func wayOf(direction string) map[string]string { return kindAnd(oneWay, "direction", direction) }
 
 func (partition) Plan(scene Scene) (Planned, error) {
 	if len(scene.Nodes) < 2 {
 		return Planned{}, &ScheduleError{Key: "fault", Value: "partition", Allowed: "another fault: a node alone cannot be partitioned"}
 	}
-	planned := Planned{Nodes: scene.Targets}
-	rest := without(scene.Nodes, scene.Targets)
-	kind := scene.Params["kind"]
-	switch kind {
-	case halves:
-		side := scene.Targets
-		if len(rest) == 0 {
-			side = some(scene.Nodes, len(scene.Nodes)/2, scene.Random)
-			rest = without(scene.Nodes, side)
-		}
-		planned.Pairs = append(between(side, rest), between(rest, side)...)
-		planned.Detail = strings.Join(side, " ") + " | " + strings.Join(rest, " ")
-	case isolate, isolateLeader:
-		if kind == isolateLeader && scene.Target != Leader {
-			return planned, &ScheduleError{Key: "target", Value: scene.Target, Allowed: "leader, or nothing, for " + kind}
-		}
-		if len(scene.Targets) != 1 {
-			return planned, &ScheduleError{Key: "target", Value: strings.Join(scene.Targets, ","), Allowed: "one node for " + kind + ": " + oneOf([]string{One, Leader}) + ", or a name"}
-		}
-		planned.Pairs = append(between(scene.Targets, rest), between(rest, scene.Targets)...)
-		planned.Detail = scene.Targets[0] + " | " + strings.Join(rest, " ")
-	case majoritiesRing:
-		if len(rest) > 0 || len(scene.Nodes) < 3 {
-			return planned, &ScheduleError{Key: "target", Value: strings.Join(scene.Targets, ","), Allowed: "all, of at least 3 nodes, for " + kind}
-		}
-		planned.Pairs, planned.Detail = ring(scene)
-	case oneWay:
-		if len(rest) == 0 {
-			return planned, &ScheduleError{Key: "target", Value: strings.Join(scene.Targets, ","), Allowed: "not all nodes for " + kind}
-		}
-		from, to := scene.Targets, rest
-		if scene.Params["direction"] == incoming {
-			from, to = rest, scene.Targets
-		}
-		planned.Pairs = between(from, to)
-		planned.Detail = strings.Join(from, " ") + " -/-> " + strings.Join(to, " ")
+	kind := kindNamed(scene.Params["kind"])
+	if err := checkParams(kind, scene.Params); err != nil {
+		return Planned{}, err
 	}
-	sortPairs(planned.Pairs)
-	return planned, nil
+	g, err := kind.draw(scene)
+	if err != nil {
+		return Planned{Nodes: scene.Targets}, err
+	}
+	if scene.Params.Is("clients", "cut") {
+		g.pairs = append(g.pairs, apart(g.sides[0], []string{clusters.Client}, directionOf(scene))...)
+		g.detail += ", clients with the rest"
+	}
+	if period := scene.Params.Duration("period"); period > 0 {
+		g.detail += fmt.Sprintf(", flapping every %s", period)
+	}
+	sortPairs(g.pairs)
+	return Planned{Nodes: scene.Targets, Pairs: g.pairs, Sides: g.sides, Detail: g.detail}, nil
 }
 
-// ring lays the nodes on a ring in random order and lets each see so many neighbours on
-// either side that, with itself, they are a majority. For 5 nodes that is one on either
-// side, so each sees exactly a majority; for 3 the ring is cut open, since with both
-// neighbours a node would see all.
-func ring(scene Scene) ([]agent.Pair, string) {
-	n := len(scene.Nodes)
-	order := some(scene.Nodes, n, scene.Random)
-	scene.Random.Shuffle(n, func(i, j int) { order[i], order[j] = order[j], order[i] })
-	reach := (n/2 + 1) / 2
-	var pairs []agent.Pair
-	for i := range n {
-		for j := range n {
-			distance := min((i-j+n)%n, (j-i+n)%n)
-			if n == 3 {
-				distance = max(i-j, j-i)
-			}
-			if distance > reach {
-				pairs = append(pairs, agent.Pair{From: order[i], To: order[j]})
-			}
-		}
+// checkParams refuses parameters that the kind makes nothing of.
+func checkParams(kind partitionKind, params Params) error {
+	wrong := func(name, allowed string) error {
+		return &ScheduleError{Key: "params." + name, Value: params[name], Allowed: allowed + " for " + kind.name}
 	}
-	detail := "ring " + strings.Join(order, " ")
-	if n == 3 {
-		detail = "line " + strings.Join(order, " ")
+	period := params.Duration("period")
+	switch {
+	case params.Is("clients", "cut") && !kind.side:
+		return wrong("clients", "keep")
+	case params["chain"] != "" && kind.name != nonTransitive:
+		return wrong("chain", "nothing")
+	case params["pairs"] != "" && kind.name != someLinks:
+		return wrong("pairs", "nothing")
+	case kind.name == someLinks && !params.Is("direction", bothWays):
+		return wrong("direction", "both, or nothing: each of the pairs says its own,")
+	case period > 0 && period < shortestPeriod:
+		return wrong("period", fmt.Sprintf("0s, or from %s on,", shortestPeriod))
 	}
-	return pairs, detail
+	return nil
 }
 
-// between returns all pairs from one side to the other.
-func between(from, to []string) []agent.Pair {
-	var pairs []agent.Pair
-	for _, f := range from {
-		for _, t := range to {
-			pairs = append(pairs, agent.Pair{From: f, To: t})
+// wrongTarget says what the target of a kind must be.
+func wrongTarget(scene Scene, allowed string) error {
+	value := scene.Target
+	if !slices.Contains(roles, value) {
+		value = strings.Join(scene.Targets, ",")
+	}
+	return &ScheduleError{Key: "target", Value: value, Allowed: allowed + " for " + scene.Params["kind"]}
+}
+
+// directionOf returns the direction of a cut. The kind one-way is never both ways.
+func directionOf(scene Scene) string {
+	if scene.Params.Is("kind", oneWay) && scene.Params.Is("direction", bothWays) {
+		return outgoing
+	}
+	return scene.Params["direction"]
+}
+
+func drawHalves(scene Scene) (grudge, error) {
+	side, rest := scene.Targets, without(scene.Nodes, scene.Targets)
+	if len(rest) == 0 {
+		side = some(scene.Nodes, len(scene.Nodes)/2, scene.Random)
+		rest = without(scene.Nodes, side)
+	}
+	return twoSides(side, rest, directionOf(scene)), nil
+}
+
+func drawRandomHalves(scene Scene) (grudge, error) {
+	if len(scene.Targets) < len(scene.Nodes) {
+		return grudge{}, wrongTarget(scene, "all, or nothing,")
+	}
+	side := anySplit(scene.Nodes, scene.Random)
+	return twoSides(side, without(scene.Nodes, side), directionOf(scene)), nil
+}
+
+func drawIsolate(scene Scene) (grudge, error) {
+	if scene.Params.Is("kind", isolateLeader) && scene.Target != Leader {
+		return grudge{}, wrongTarget(scene, "leader, or nothing,")
+	}
+	if len(scene.Targets) != 1 {
+		return grudge{}, wrongTarget(scene, oneNode)
+	}
+	return twoSides(scene.Targets, without(scene.Nodes, scene.Targets), directionOf(scene)), nil
+}
+
+// oneNode is what the target of some kinds must be.
+const oneNode = "one node: " + One + ", " + Leader + ", or a name,"
+
+func drawLeaderMinority(scene Scene) (grudge, error) {
+	if scene.Target != Leader {
+		return grudge{}, wrongTarget(scene, "leader, or nothing,")
+	}
+	others := without(scene.Nodes, scene.Targets)
+	rest := some(others, len(scene.Nodes)-len(scene.Nodes)/2, scene.Random)
+	return twoSides(without(scene.Nodes, rest), rest, directionOf(scene)), nil
+}
+
+func drawMajorities(scene Scene) (grudge, error) {
+	if len(scene.Targets) < len(scene.Nodes) || len(scene.Nodes) < 3 {
+		return grudge{}, wrongTarget(scene, "all, of at least 3 nodes,")
+	}
+	return majoritiesGrudge(scene.Nodes, directionOf(scene), scene.Random), nil
+}
+
+func drawBridge(scene Scene) (grudge, error) {
+	if len(scene.Targets) != 1 || len(scene.Nodes) < 3 {
+		return grudge{}, wrongTarget(scene, oneNode+" of at least 3,")
+	}
+	return bridgeGrudge(scene.Nodes, scene.Targets[0], directionOf(scene), scene.Random), nil
+}
+
+func drawChainOfThree(scene Scene) (grudge, error) {
+	if text := scene.Params["chain"]; text != "" {
+		chain, ok := parseChain(text, scene.Nodes)
+		if !ok {
+			return grudge{}, &ScheduleError{Key: "params.chain", Value: text, Allowed: "three groups of " + strings.Join(scene.Nodes, ", ") + ", each node once, as n1-n2-n3 or n1+n4-n2-n3"}
+		}
+		return chainGrudge(scene.Nodes, chain, directionOf(scene)), nil
+	}
+	chain, ok := drawChain(scene.Nodes, scene.Targets, scene.Random)
+	if !ok {
+		return grudge{}, wrongTarget(scene, "one node or at least three, of at least 3 nodes,")
+	}
+	return chainGrudge(scene.Nodes, chain, directionOf(scene)), nil
+}
+
+func drawOneWay(scene Scene) (grudge, error) {
+	if len(scene.Targets) == len(scene.Nodes) {
+		return grudge{}, wrongTarget(scene, "not all nodes")
+	}
+	return drawHalves(scene)
+}
+
+func drawLinks(scene Scene) (grudge, error) {
+	if len(scene.Targets) < len(scene.Nodes) {
+		return grudge{}, wrongTarget(scene, "all, or nothing,")
+	}
+	pairs, ok := parsePairs(scene.Params.Names("pairs"), scene.Nodes)
+	if !ok {
+		return grudge{}, &ScheduleError{
+			Key: "params.pairs", Value: scene.Params["pairs"],
+			Allowed: fmt.Sprintf("pairs of %s, %s, joined by commas: n1>n2 for one way, n1-n2 for both", strings.Join(scene.Nodes, ", "), clusters.Client),
 		}
 	}
-	return pairs
+	return grudge{pairs: pairs, detail: "links " + describePairs(pairs)}, nil
 }
 
-// allPairs returns all directed pairs of different nodes.
-func allPairs(nodes []string) []agent.Pair {
-	return slices.DeleteFunc(between(nodes, nodes), func(p agent.Pair) bool { return p.From == p.To })
-}
-
-func sortPairs(pairs []agent.Pair) {
-	sort.Slice(pairs, func(i, j int) bool {
-		if pairs[i].From != pairs[j].From {
-			return pairs[i].From < pairs[j].From
-		}
-		return pairs[i].To < pairs[j].To
-	})
+func drawFromClients(scene Scene) (grudge, error) {
+	g := twoSides(scene.Targets, []string{clusters.Client}, directionOf(scene))
+	g.sides = [][]string{scene.Nodes}
+	return g, nil
 }
 
 func (partition) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	e.network.Lock()
 	defer e.network.Unlock()
+	e.clients = e.clients || slices.ContainsFunc(p.Pairs, ofClients)
 	e.cuts[p.ID] = p.Pairs
 	took, _, err := e.cut(ctx)
 	if err != nil {
@@ -182,31 +293,91 @@ func (partition) Inject(ctx context.Context, e *Effects, p Planned) (Proof, erro
 	return Proof{Took: took, Lines: lines}, err
 }
 
+// Sustain lets the partition flap: it is cut already.
+func (partition) Sustain(ctx context.Context, e *Effects, p Planned) ([]string, error) {
+	period := p.Params.Duration("period")
+	if period == 0 {
+		return nil, nil
+	}
+	began, opened, closed := time.Now(), 0, 0
+	for next := began.Add(period / 2); sleep(ctx, time.Until(next)); {
+		open := opened == closed
+		if err := e.flap(ctx, p, open); err != nil {
+			return nil, err
+		}
+		if open {
+			opened++
+		} else {
+			closed++
+		}
+		if next = next.Add(period / 2); next.Before(time.Now()) {
+			next = time.Now() // the proof took longer: what is next is not dropped
+		}
+	}
+	return []string{fmt.Sprintf("flapped every %s: opened %d times and cut again %d times, each proven by probes", period, opened, closed)}, nil
+}
+
+// flap opens a partition that is in force, or cuts it again, and proves it. It is finished
+// when ctx ends in the middle.
+func (e *Effects) flap(ctx context.Context, p Planned, open bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit)
+	defer cancel()
+	e.network.Lock()
+	defer e.network.Unlock()
+	delete(e.cuts, p.ID)
+	if !open {
+		e.cuts[p.ID] = p.Pairs
+	}
+	_, _, err := e.cut(ctx)
+	if err == nil {
+		_, err = e.proveNetwork(ctx)
+	}
+	if err != nil && open {
+		return fmt.Errorf("open it for a while: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("cut it again: %w", err)
+	}
+	return nil
+}
+
 func (partition) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	e.network.Lock()
 	defer e.network.Unlock()
 	delete(e.cuts, p.ID)
-	took, dropped, err := e.cut(ctx)
+	took, _, err := e.cut(ctx)
 	if err != nil {
 		return Proof{}, err
 	}
 	lines, err := e.proveNetwork(ctx)
-	if count := describeDropped(dropped, p.Pairs); count != "" {
+	if err != nil {
+		return Proof{}, err
+	}
+	if count := describeDropped(e.held[p.ID], p.Pairs); count != "" {
 		lines = append([]string{"held back while in force: " + count}, lines...)
 	}
-	return Proof{Took: took, Lines: lines}, err
+	delete(e.held, p.ID)
+	return Proof{Took: took, Lines: lines}, nil
 }
 
-// cut makes the union of all partitions in force so. The caller holds e.network.
-func (e *Effects) cut(ctx context.Context) (time.Duration, map[string]map[string]uint64, error) {
-	var union []agent.Pair
-	for pair := range e.inForce() {
-		union = append(union, pair)
-	}
+// cut makes the union of all partitions in force so, and notes for each step what was held
+// back until then. The caller holds e.network.
+func (e *Effects) cut(ctx context.Context) (time.Duration, map[agent.Pair]uint64, error) {
+	union := slices.Collect(maps.Keys(e.inForce()))
 	sortPairs(union)
 	began := time.Now()
 	dropped, err := e.controller.Block(ctx, union)
-	return time.Since(began), dropped, err
+	took := time.Since(began)
+	for id, pairs := range e.blocked {
+		if e.held[id] == nil {
+			e.held[id] = make(map[agent.Pair]uint64)
+		}
+		for _, pair := range pairs {
+			e.held[id][pair] += dropped[pair]
+		}
+	}
+	e.blocked = maps.Clone(e.cuts)
+	return took, dropped, err
 }
 
 func (e *Effects) inForce() map[agent.Pair]bool {
@@ -217,59 +388,4 @@ func (e *Effects) inForce() map[agent.Pair]bool {
 		}
 	}
 	return cut
-}
-
-// proveNetwork probes every directed pair: what is cut must be silent, and everything
-// else must get through, for a network that is broken elsewhere proves nothing. The
-// caller holds e.network.
-func (e *Effects) proveNetwork(ctx context.Context) ([]string, error) {
-	cut := e.inForce()
-	found, err := e.controller.Probe(ctx, func(pair agent.Pair) bool { return !cut[pair] })
-	if err != nil {
-		return nil, err
-	}
-	var leaked, missing []string
-	for _, pair := range allPairs(e.nodes) {
-		switch {
-		case cut[pair] && found.Arrived[pair]:
-			leaked = append(leaked, arrow(pair))
-		case !cut[pair] && !found.Arrived[pair]:
-			missing = append(missing, arrow(pair))
-		}
-	}
-	var problems []error
-	if len(leaked) > 0 {
-		problems = append(problems, fmt.Errorf("probes arrived over what is cut: %s", strings.Join(leaked, ", ")))
-	}
-	if len(missing) > 0 {
-		problems = append(problems, fmt.Errorf("probes did not arrive over what is open: %s", strings.Join(missing, ", ")))
-	}
-	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
-	}
-	open := len(allPairs(e.nodes)) - len(cut)
-	lines := []string{fmt.Sprintf("probes: %d of %d open pairs arrived, 0 of %d cut pairs", open, open, len(cut))}
-	var pairs []agent.Pair
-	for pair := range cut {
-		pairs = append(pairs, pair)
-	}
-	sortPairs(pairs)
-	if count := describeDropped(found.Dropped, pairs); count != "" {
-		lines = append(lines, "held back so far: "+count)
-	}
-	return lines, nil
-}
-
-func arrow(p agent.Pair) string { return p.From + "->" + p.To }
-
-// describeDropped tells what was held back of each of the pairs. A receiver with links also
-// counts its own replies, by sender; those belong to the pair that leads away from it.
-func describeDropped(dropped map[string]map[string]uint64, pairs []agent.Pair) string {
-	var counts []string
-	for _, pair := range pairs {
-		if n := dropped[pair.To][pair.From]; n > 0 {
-			counts = append(counts, fmt.Sprintf("%s %d", arrow(pair), n))
-		}
-	}
-	return strings.Join(counts, ", ")
 }

@@ -1,6 +1,8 @@
 // Package systems describes what is under test: how a node is started, how a client
 // talks to it, what it tells of itself. A [System] decides nothing and does nothing:
 // it returns data (files, a command line) that the harness acts on, and opens clients.
+// Whatever of it talks to a node from here does so as [clusters.Client], at the address
+// that the cluster's Dial says: so that clients can be cut.
 //
 // The smallest useful system is a key-value client and a command line. What else it
 // can do, it says by implementing optional interfaces: [Observer], [Traced].

@@ -1,6 +1,7 @@
 // Package local runs a cluster as plain processes on this machine: no root, no
 // containers. Each host is a directory, each node listens on loopback, and every directed
-// link between two nodes goes through a user-space proxy that an agent serves.
+// link between two nodes, and from the checker's clients to a node, goes through a
+// user-space proxy that an agent serves.
 package local
 
 import (
@@ -66,7 +67,8 @@ func New(options Options) (*Cluster, error) {
 	return c, nil
 }
 
-// assignPorts gives one port to each port of each node, and one to each directed link.
+// assignPorts gives one port to each port of each node, and one to each directed link:
+// those of clients lead to the ports where nodes do not talk to each other.
 func (c *Cluster) assignPorts() (err error) {
 	var wanted []want
 	for _, port := range c.options.Ports {
@@ -78,8 +80,12 @@ func (c *Cluster) assignPorts() (err error) {
 	}
 	for _, port := range c.options.Ports {
 		for _, to := range c.nodes {
-			for _, from := range c.nodes {
-				if !port.Peer || from == to {
+			senders := []string{clusters.Client}
+			if port.Peer {
+				senders = c.nodes
+			}
+			for _, from := range senders {
+				if from == to {
 					continue
 				}
 				wanted = append(wanted, want{what: fmt.Sprintf("the link from %s to %s", from, to), datagrams: true, take: func(address string) {
@@ -150,8 +156,8 @@ func (c *Cluster) Listen(node, port string) string {
 	return address
 }
 
-// Dial returns the link from one node to another; for other ports, and for a node
-// itself, the address that the process binds.
+// Dial returns the link from one node, or from clients, to another; where there is none,
+// the address that the process binds.
 func (c *Cluster) Dial(from, to, port string) string {
 	if address, ok := c.dial[link{from, to, port}]; ok {
 		return address

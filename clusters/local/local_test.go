@@ -80,8 +80,16 @@ func TestEveryPortAndEveryDirectedLinkHasAPortOfItsOwn(t *testing.T) {
 		take("peer of "+to, c.Listen(to, "peer"))
 		take("client of "+to, c.Listen(to, "client"))
 		var from []string
+		clients := 0
 		for _, link := range c.Links(to) {
 			take(link.From+" to "+link.To, link.Listen)
+			if link.From == clusters.Client {
+				clients++
+				if link.To != to || link.Target != c.Listen(to, "client") || c.Dial(clusters.Client, to, "client") != link.Listen {
+					t.Errorf("link %+v, where %s listens at %s and clients dial %s", link, to, c.Listen(to, "client"), c.Dial(clusters.Client, to, "client"))
+				}
+				continue
+			}
 			from = append(from, link.From)
 			if link.To != to || link.Target != c.Listen(to, "peer") || c.Dial(link.From, to, "peer") != link.Listen {
 				t.Errorf("link %+v, where %s listens at %s and %s dials %s", link, to, c.Listen(to, "peer"), link.From, c.Dial(link.From, to, "peer"))
@@ -91,8 +99,11 @@ func TestEveryPortAndEveryDirectedLinkHasAPortOfItsOwn(t *testing.T) {
 		if !slices.Equal(from, others) {
 			t.Errorf("links to %s come from %v", to, from)
 		}
+		if clients != 1 {
+			t.Errorf("%d links lead clients to the one port of %s that is theirs", clients, to)
+		}
 		if c.Dial("n1", to, "client") != c.Listen(to, "client") {
-			t.Errorf("a client port of %s has a link", to)
+			t.Errorf("a node has a link to the client port of %s", to)
 		}
 	}
 }

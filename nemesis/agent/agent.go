@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"capsize/clusters"
 )
 
 const (
@@ -74,6 +76,7 @@ type agent struct {
 	arrived    *arrivals
 	listener   *listener
 	partitions Ability
+	clients    Ability
 	tools      []tool
 	journal    *journal
 
@@ -217,9 +220,12 @@ func (a *agent) begin(h *Hello) (*HelloReply, error) {
 		}
 	}
 	a.hello, a.arrived, a.barrier = h, arrived, barrier
-	a.partitions = Ability{Name: Partitions, How: mechanism}
+	a.partitions, a.clients = Ability{Name: Partitions, How: mechanism}, Ability{Name: Clients, How: mechanism}
 	if why, none := strings.CutPrefix(mechanism, "none: "); none {
 		a.partitions = Ability{Name: Partitions, Why: why}
+	}
+	if err := barrier.clients(); err != nil {
+		a.clients = Ability{Name: Clients, Why: err.Error()}
 	}
 	a.tools = a.newTools()
 	a.supervisor = newSupervisor(h.StopOnExpiry, func(e Exited) { a.notice(e) }, a.journal)
@@ -260,6 +266,9 @@ func (a *agent) handle(r Request) Reply {
 		reply.Block, err = a.block(r.ID, r.Block.Pairs)
 	case r.Probe != nil:
 		err = sendProbes(a.hello.Node, a.hello.Peers, r.Probe.Nonce)
+		if r.Probe.Client != "" {
+			err = errors.Join(err, a.answer(*r.Probe))
+		}
 	case r.Arrived != nil:
 		reply.Arrived, err = a.arrivals(r.Arrived.Nonce)
 	}
@@ -285,7 +294,7 @@ func (a *agent) aside(ctx context.Context, r Aside) (*AsideReply, error) {
 func (a *agent) block(id uint64, pairs []Pair) (*BlockReply, error) {
 	for _, pair := range pairs {
 		for _, name := range []string{pair.From, pair.To} {
-			if _, known := a.hello.Peers[name]; !known {
+			if _, known := a.hello.Peers[name]; !known && name != clusters.Client {
 				return nil, fmt.Errorf("block %s to %s: there is no node %q", pair.From, pair.To, name)
 			}
 		}
@@ -301,6 +310,16 @@ func (a *agent) block(id uint64, pairs []Pair) (*BlockReply, error) {
 	}
 	a.lastBlock = id
 	return &BlockReply{Dropped: dropped}, nil
+}
+
+// answer sends a round of probes to clients.
+func (a *agent) answer(p Probe) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.barrier.answer(p.Client, EncodeProbe(p.Nonce, a.hello.Node)); err != nil {
+		return fmt.Errorf("probe from %s to clients at %s: %w", a.hello.Node, p.Client, err)
+	}
+	return nil
 }
 
 func (a *agent) arrivals(nonce uint64) (*ArrivedReply, error) {

@@ -4,17 +4,21 @@ import (
 	"errors"
 	"fmt"
 
+	"capsize/clusters"
 	"capsize/nemesis/agent/links"
 )
 
 // barrier cuts directed pairs of nodes, as far as this node can.
 type barrier interface {
 	// block replaces what is cut, in one step, and returns what the barrier before it held
-	// back, for each sending node. Where a pair concerns this node and cannot be cut it
-	// changes nothing.
-	block(pairs []Pair) (map[string]uint64, error)
+	// back. Where a pair concerns this node and cannot be cut it changes nothing.
+	block(pairs []Pair) ([]Dropped, error)
 	// dropped returns what the present barrier has held back so far.
-	dropped() (map[string]uint64, error)
+	dropped() ([]Dropped, error)
+	// clients returns why the node cannot be cut from clients, or nil.
+	clients() error
+	// answer sends a probe to an address of clients, through the barrier.
+	answer(address string, datagram []byte) error
 	// close cuts nothing any more and lets go of everything.
 	close() error
 }
@@ -49,7 +53,7 @@ type proxyBarrier struct {
 	proxy *links.Proxy
 }
 
-func (b *proxyBarrier) block(pairs []Pair) (map[string]uint64, error) {
+func (b *proxyBarrier) block(pairs []Pair) ([]Dropped, error) {
 	cut := make(map[Pair]bool, len(pairs))
 	for _, pair := range pairs {
 		if (pair.From == b.node || pair.To == b.node) && !b.proxy.Serves(pair.From, pair.To) {
@@ -57,10 +61,34 @@ func (b *proxyBarrier) block(pairs []Pair) (map[string]uint64, error) {
 		}
 		cut[pair] = true
 	}
-	return b.proxy.Block(func(from, to string) bool { return cut[Pair{from, to}] }), nil
+	return inPairs(b.proxy.Block(func(from, to string) bool { return cut[Pair{from, to}] })), nil
 }
 
-func (b *proxyBarrier) dropped() (map[string]uint64, error) { return b.proxy.Held(), nil }
+func (b *proxyBarrier) dropped() ([]Dropped, error) { return inPairs(b.proxy.Held()), nil }
+
+func inPairs(held []links.Held) []Dropped {
+	var dropped []Dropped
+	for _, h := range held {
+		dropped = append(dropped, Dropped{Pair{h.From, h.To}, h.Bytes})
+	}
+	return dropped
+}
+
+func (b *proxyBarrier) clients() error {
+	if !b.proxy.Serves(clusters.Client, b.node) {
+		return errors.New("the cluster has no link from clients to this node")
+	}
+	return nil
+}
+
+func (b *proxyBarrier) answer(address string, datagram []byte) error {
+	for range probeCopies {
+		if err := b.proxy.Answer(clusters.Client, address, datagram); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (b *proxyBarrier) close() error {
 	_, err := b.block(nil)
@@ -70,12 +98,14 @@ func (b *proxyBarrier) close() error {
 // noBarrier stands where nothing can be cut.
 type noBarrier struct{ why string }
 
-func (b noBarrier) block(pairs []Pair) (map[string]uint64, error) {
+func (b noBarrier) block(pairs []Pair) ([]Dropped, error) {
 	if len(pairs) > 0 {
 		return nil, fmt.Errorf("block: no partition can be made here: %s", b.why)
 	}
 	return nil, nil
 }
 
-func (noBarrier) dropped() (map[string]uint64, error) { return nil, nil }
-func (noBarrier) close() error                        { return nil }
+func (noBarrier) dropped() ([]Dropped, error)   { return nil, nil }
+func (b noBarrier) clients() error              { return errors.New(b.why) }
+func (b noBarrier) answer(string, []byte) error { return errors.New(b.why) }
+func (noBarrier) close() error                  { return nil }

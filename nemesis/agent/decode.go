@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"capsize/clusters"
 )
 
 // Bounds of what a controller may ask. They are far above what it does ask.
 const (
 	lineMost  = 1 << 20 // bytes of a request
 	peersMost = 256
-	pairsMost = peersMost * peersMost
+	pairsMost = (peersMost + 1) * (peersMost + 1) // clients are one more
+	portsMost = 16
 	nameMost  = 64 // bytes of the name of a node or a process
 	leaseMost = 10 * time.Minute
 	leaseMin  = 50 * time.Millisecond
@@ -86,6 +89,17 @@ func (h *Hello) validate() error {
 	for name := range h.Peers {
 		if err := validateName("peer", name); err != nil {
 			return err
+		}
+	}
+	if _, taken := h.Peers[clusters.Client]; taken || h.Node == clusters.Client {
+		return fmt.Errorf("hello: no node can be called %q: that is what the checker's clients are called", clusters.Client)
+	}
+	if len(h.ClientPorts) > portsMost {
+		return fmt.Errorf("hello: %d client ports, want at most %d", len(h.ClientPorts), portsMost)
+	}
+	for _, port := range h.ClientPorts {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("hello: client port %d, want 1 to 65535", port)
 		}
 	}
 	for _, l := range h.Links {

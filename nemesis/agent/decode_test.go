@@ -20,6 +20,9 @@ func TestDecodeRequestNamesWhatIsWrong(t *testing.T) {
 		`{"id":1,"hello":{"node":"n1"}}`:        "lease",
 		`{"id":1,"hello":{"lease":5000000000}}`: "node name",
 		`{"id":1,"hello":{"node":"n1","lease":5000000000,"links":[{"From":"n1","To":"n2"}]}}`: "not for n1 to serve",
+		`{"id":1,"hello":{"node":"client","lease":5000000000}}`:                               `no node can be called "client"`,
+		`{"id":1,"hello":{"node":"n1","peers":{"client":{}},"lease":5000000000}}`:             `no node can be called "client"`,
+		`{"id":1,"hello":{"node":"n1","lease":5000000000,"clientPorts":[65536]}}`:             "client port 65536",
 		`{"id":1,"start":{"process":{"name":"db","argv":[]}}}`:                                "argv is empty",
 		`{"id":1,"start":{"process":{"name":"db","argv":["x"]}}}`:                             "log and dir",
 	} {
@@ -35,11 +38,12 @@ func TestDecodeRequestNamesWhatIsWrong(t *testing.T) {
 // Whatever decodes can be written and read again, and is the same.
 func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":1,"ping":{}}`))
-	f.Add([]byte(`{"id":2,"hello":{"version":1,"run":"r","node":"n1","dir":"/d","peers":{"n1":{"probe":"127.0.0.1:1"}},"lease":5000000000}}`))
+	f.Add([]byte(`{"id":2,"hello":{"version":1,"run":"r","node":"n1","dir":"/d","peers":{"n1":{"probe":"127.0.0.1:1"}},"clientPorts":[7080],"lease":5000000000}}`))
 	f.Add([]byte(`{"id":3,"start":{"process":{"name":"db","argv":["/bin/db"],"dir":"/d","log":"/d/log"}}}`))
 	f.Add([]byte(`{"id":4,"signal":{"process":"db","signal":"stop"}}`))
 	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"n1","to":"n2"}]}}`))
-	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615}}`))
+	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"client","to":"n2"},{"from":"n2","to":"client"}]}}`))
+	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615,"client":"[::1]:1"}}`))
 	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
 	f.Add([]byte(`{"id":-1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
@@ -66,12 +70,12 @@ func FuzzDecodeRequest(f *testing.F) {
 }
 
 func FuzzDecodeProbe(f *testing.F) {
-	f.Add(encodeProbe(7, "n1"))
+	f.Add(EncodeProbe(7, "n1"))
 	f.Add([]byte("capsize-probe-1 "))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		nonce, from, err := decodeProbe(datagram)
-		if err == nil && string(encodeProbe(nonce, from)) != string(datagram) {
+		nonce, from, err := DecodeProbe(datagram)
+		if err == nil && string(EncodeProbe(nonce, from)) != string(datagram) {
 			t.Fatalf("%x is not what it decodes to", datagram)
 		}
 	})

@@ -8,36 +8,41 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"capsize/clusters"
 )
 
 const (
-	netlinkLimit     = 2 * time.Second
-	tableNameMost    = 120
-	filterPriority   = -300 // before connection tracking (-200), so that no state of it lets a packet in
-	ipv4SourceOffset = 12   // RFC 791
-	ipv6SourceOffset = 8    // RFC 8200
-	tableOwner       = 2    // NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h
+	netlinkLimit   = 2 * time.Second
+	tableNameMost  = 120
+	filterPriority = -300 // before connection tracking (-200), so that no state of it lets a packet in
+	tableOwner     = 2    // NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h
 )
 
 // filter is a barrier in the kernel: an nftables table of its own that drops, on input,
-// what comes from the addresses of cut peers. Nothing else is touched, so the session of
-// the controller lives on. Routes to nowhere would be no honest partition: they make a
-// local connect(2) fail at once, where a cut network is silent.
+// what comes from the addresses of cut peers. Routes to nowhere would be no honest
+// partition: they make a local connect(2) fail at once, where a cut network is silent.
+//
+// Clients come from the controller's address, as its session does: what is dropped of
+// theirs, on input, and of what is sent to them, on output, is only what goes to and comes
+// from the system's client ports, so the session lives on. Output is the place for the
+// answers since the checker's machine is not ours to filter.
 //
 // The table is owned by the filter's netlink socket (NFT_TABLE_F_OWNER): the kernel
 // deletes it when the agent ends, however it ends.
 type filter struct {
-	node      string
-	table     *nftables.Table
-	peers     map[string]netip.Addr
-	protected netip.Addr // where the controller's session comes from
+	node    string
+	table   *nftables.Table
+	peers   map[string]netip.Addr
+	ports   []int
+	session sshOrigin // the controller's
 
 	conn   *nftables.Conn
 	socket *netlink.Conn // conn's
@@ -48,7 +53,7 @@ type filter struct {
 // newFilter returns the barrier, or why this host cannot have it.
 func newFilter(run string, h *Hello) (barrier, error) {
 	f := &filter{
-		node: h.Node, peers: make(map[string]netip.Addr),
+		node: h.Node, peers: make(map[string]netip.Addr), ports: h.ClientPorts, session: sshSession(),
 		table: &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName(run, h.Node)},
 	}
 	for name, peer := range h.Peers {
@@ -59,14 +64,10 @@ func newFilter(run string, h *Hello) (barrier, error) {
 		if err != nil {
 			return nil, fmt.Errorf("address of %s: %w", name, err)
 		}
-		f.peers[name] = address.Unmap()
-	}
-	if first, _, found := strings.Cut(os.Getenv("SSH_CONNECTION"), " "); found {
-		f.protected, _ = netip.ParseAddr(first) // sshd writes it; without it nothing is protected
-		f.protected = f.protected.Unmap()
+		f.peers[name] = address.Unmap().WithZone("") // packets have none
 	}
 	// A trial: with empty sets the table drops nothing.
-	err := f.put(nil)
+	err := f.put(drops{})
 	if err == nil {
 		err = f.remove()
 	}
@@ -90,43 +91,106 @@ func tableName(run, node string) string {
 	return name[:min(len(name), tableNameMost)]
 }
 
-func (f *filter) block(pairs []Pair) (map[string]uint64, error) {
-	sources := make(map[netip.Addr]bool)
+func (f *filter) block(pairs []Pair) ([]Dropped, error) {
+	wanted := make(drops)
 	for _, pair := range pairs {
-		if pair.To != f.node {
+		var sort string
+		var address netip.Addr
+		var err error
+		switch f.node {
+		case pair.To:
+			sort, address, err = f.incoming(pair)
+		case pair.From:
+			if pair.To != clusters.Client {
+				continue // the peer's to cut
+			}
+			sort, address, err = answers, f.session.from, f.clients()
+		default:
 			continue
 		}
-		address, known := f.peers[pair.From]
-		if !known {
-			return nil, fmt.Errorf("block %s to %s: the address of %s is not known here", pair.From, pair.To, pair.From)
+		if err != nil {
+			return nil, fmt.Errorf("block %s to %s: %w", pair.From, pair.To, err)
 		}
-		if address == f.protected {
-			return nil, fmt.Errorf("block %s to %s: the controller's session comes from %s too and would be cut", pair.From, pair.To, address)
+		if !slices.Contains(wanted[sort], address) {
+			wanted[sort] = append(wanted[sort], address)
 		}
-		sources[address] = true
 	}
 	before, err := f.dropped()
 	if err != nil {
 		return nil, err
 	}
-	if len(sources) == 0 {
+	if len(wanted) == 0 {
 		return before, f.remove()
 	}
-	return before, f.put(slices.SortedFunc(maps.Keys(sources), netip.Addr.Compare))
+	return before, f.put(wanted)
 }
 
-// put drops what comes from sources and nothing else, in one transaction.
-func (f *filter) put(sources []netip.Addr) error {
+// incoming returns what is to be dropped so that nothing of a pair comes in.
+func (f *filter) incoming(pair Pair) (sort string, address netip.Addr, err error) {
+	if pair.From == clusters.Client {
+		return requests, f.session.from, f.clients()
+	}
+	address, known := f.peers[pair.From]
+	switch {
+	case !known:
+		err = fmt.Errorf("the address of %s is not known here", pair.From)
+	case address == f.session.from:
+		err = fmt.Errorf("the controller's session comes from %s too and would be cut", address)
+	}
+	return fromPeers, address, err
+}
+
+// clients returns why clients cannot be cut, or nil.
+func (f *filter) clients() error {
+	switch {
+	case len(f.ports) == 0:
+		return errors.New("the system has no port for clients")
+	case !f.session.from.IsValid():
+		return errors.New("the address of clients is not known: SSH_CONNECTION, which sshd sets, does not tell it")
+	case slices.Contains(f.ports, f.session.port):
+		return fmt.Errorf("clients use port %d, which is also that of the controller's session", f.session.port)
+	}
+	return nil
+}
+
+// answer is never asked of a node without links: the controller connects to its client
+// ports and looks at what is counted here.
+func (f *filter) answer(string, []byte) error {
+	return errors.New("the node has no link from clients")
+}
+
+// sshOrigin is where the controller's SSH session comes from, and the port of sshd.
+type sshOrigin struct {
+	from netip.Addr // invalid where that is not known
+	port int
+}
+
+// sshSession reads what sshd writes: "address port address port" of client and server.
+func sshSession() sshOrigin {
+	fields := strings.Fields(os.Getenv("SSH_CONNECTION"))
+	if len(fields) != 4 {
+		return sshOrigin{}
+	}
+	from, err := netip.ParseAddr(fields[0])
+	if err != nil {
+		return sshOrigin{}
+	}
+	port, _ := strconv.Atoi(fields[3]) // 0 is no port of clients
+	return sshOrigin{from.Unmap().WithZone(""), port}
+}
+
+// put drops what is wanted and nothing else, in one transaction.
+func (f *filter) put(wanted drops) error {
 	if err := f.prepare(); err != nil {
 		return err
 	}
-	for _, family := range addressFamilies {
-		set := family.set(f.table)
+	for _, s := range dropSets {
+		set := s.set(f.table)
 		f.conn.FlushSet(set)
 		var elements []nftables.SetElement
-		for _, source := range sources {
-			if source.Is4() == family.ipv4 {
-				elements = append(elements, nftables.SetElement{Key: source.AsSlice()})
+		for _, address := range wanted[s.sort] {
+			if address.Is4() == s.family.ipv4 {
+				elements = append(elements, nftables.SetElement{Key: address.AsSlice()})
 			}
 		}
 		if len(elements) == 0 {
@@ -139,7 +203,7 @@ func (f *filter) put(sources []netip.Addr) error {
 	return f.flush()
 }
 
-// prepare opens the netlink socket and makes the table, without a source to drop.
+// prepare opens the netlink socket and makes the table, without an address to drop.
 func (f *filter) prepare() error {
 	if err := f.open(); err != nil || f.made {
 		return err
@@ -157,23 +221,8 @@ func (f *filter) prepare() error {
 		return f.abandon(err)
 	}
 	f.made = true
-	policy := nftables.ChainPolicyAccept
-	chain := f.conn.AddChain(&nftables.Chain{
-		Name: "input", Table: f.table, Type: nftables.ChainTypeFilter, Policy: &policy,
-		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityRef(filterPriority),
-	})
-	for _, family := range addressFamilies {
-		set := family.set(f.table)
-		if err := f.conn.AddSet(set, nil); err != nil {
-			return f.abandon(err)
-		}
-		f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family.protocol}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: family.offset, Len: family.key.Bytes},
-			&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
-			&expr.Verdict{Kind: expr.VerdictDrop},
-		}})
+	if err := f.addRules(); err != nil {
+		return f.abandon(err)
 	}
 	return f.flush()
 }
@@ -235,25 +284,6 @@ func (f *filter) abandon(err error) error {
 	return err
 }
 
-// addressFamily is what differs between IPv4 and IPv6.
-type addressFamily struct {
-	ipv4     bool
-	name     string
-	protocol byte
-	offset   uint32
-	key      nftables.SetDatatype
-}
-
-var addressFamilies = []addressFamily{
-	{true, "cut4", unix.NFPROTO_IPV4, ipv4SourceOffset, nftables.TypeIPAddr},
-	{false, "cut6", unix.NFPROTO_IPV6, ipv6SourceOffset, nftables.TypeIP6Addr},
-}
-
-// set is the set of cut sources, each with a counter of its own.
-func (a addressFamily) set(table *nftables.Table) *nftables.Set {
-	return &nftables.Set{Table: table, Name: a.name, KeyType: a.key, Counter: true}
-}
-
 // remove deletes the table.
 func (f *filter) remove() error {
 	if !f.made {
@@ -271,32 +301,47 @@ func (f *filter) remove() error {
 }
 
 // dropped reads the counters, in packets.
-func (f *filter) dropped() (map[string]uint64, error) {
-	counts := make(map[string]uint64)
+func (f *filter) dropped() ([]Dropped, error) {
 	if !f.made {
-		return counts, nil
+		return nil, nil
 	}
 	if err := f.open(); err != nil {
 		return nil, f.abandon(err)
 	}
-	packets := make(map[netip.Addr]uint64)
-	for _, family := range addressFamilies {
-		elements, err := f.conn.GetSetElements(family.set(f.table))
+	var counts []Dropped
+	for _, s := range dropSets {
+		elements, err := f.conn.GetSetElements(s.set(f.table))
 		if err != nil {
 			return nil, f.abandon(fmt.Errorf("read counters: %w", err))
 		}
 		for _, element := range elements {
-			if source, ok := netip.AddrFromSlice(element.Key); ok && element.Counter != nil {
-				packets[source] = element.Counter.Packets
+			address, ok := netip.AddrFromSlice(element.Key)
+			if !ok || element.Counter == nil || element.Counter.Packets == 0 {
+				continue
+			}
+			for _, pair := range f.pairs(s.sort, address) {
+				counts = append(counts, Dropped{pair, element.Counter.Packets})
 			}
 		}
 	}
-	for name, address := range f.peers {
-		if n := packets[address]; n > 0 {
-			counts[name] = n
+	return counts, nil
+}
+
+// pairs returns which pairs a counted address stands for: one, unless peers share it.
+func (f *filter) pairs(sort string, address netip.Addr) []Pair {
+	switch sort {
+	case requests:
+		return []Pair{{clusters.Client, f.node}}
+	case answers:
+		return []Pair{{f.node, clusters.Client}}
+	}
+	var pairs []Pair
+	for _, name := range slices.Sorted(maps.Keys(f.peers)) {
+		if f.peers[name] == address {
+			pairs = append(pairs, Pair{name, f.node})
 		}
 	}
-	return counts, nil
+	return pairs
 }
 
 func (f *filter) close() error {

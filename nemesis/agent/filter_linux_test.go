@@ -154,11 +154,11 @@ func TestTheFilterDropsWhatComesFromACutPeerAndNothingElse(t *testing.T) {
 			if got := datagrams(t, a.self, a.peer, 5); got != 5 {
 				t.Errorf("%d of 5 arrive at the peer: the other direction is the peer's to cut", got)
 			}
-			if dropped, err := f.dropped(); err != nil || dropped["n2"] != 5 {
+			if dropped, err := f.dropped(); err != nil || amount(dropped, "n2", "n1") != 5 {
 				t.Errorf("dropped %v, %v: want 5 of n2", dropped, err)
 			}
 			dropped, err := f.block(nil)
-			if err != nil || dropped["n2"] != 5 || len(dropped) != 1 {
+			if err != nil || amount(dropped, "n2", "n1") != 5 || len(dropped) != 1 {
 				t.Errorf("the heal reports %v, %v", dropped, err)
 			}
 			if got := datagrams(t, a.peer, a.self, 5); got != 5 {
@@ -283,7 +283,7 @@ func TestProbesOfACutPeerDoNotArriveThroughTheKernel(t *testing.T) {
 			if at1, at2 := round(2); at1 || !at2 {
 				t.Errorf("n2 to n1 is cut, n1 to n2 is not: arrived %v %v", at1, at2)
 			}
-			if dropped := n1.must(Request{Arrived: &Arrived{Nonce: 2}}).Arrived.Dropped; dropped["n2"] != probeCopies {
+			if dropped := n1.must(Request{Arrived: &Arrived{Nonce: 2}}).Arrived.Dropped; amount(dropped, "n2", "n1") != probeCopies {
 				t.Errorf("dropped %v", dropped)
 			}
 			n1.must(Request{Block: &Block{}})

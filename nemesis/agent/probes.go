@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"capsize/clusters"
 )
 
 const (
@@ -22,11 +24,13 @@ const (
 // probeMagic begins each probe; then come the nonce, big-endian, and the sender's name.
 var probeMagic = []byte("capsize-probe-1 ")
 
-func encodeProbe(nonce uint64, from string) []byte {
+// EncodeProbe makes the datagram of a probe.
+func EncodeProbe(nonce uint64, from string) []byte {
 	return append(binary.BigEndian.AppendUint64(bytes.Clone(probeMagic), nonce), from...)
 }
 
-func decodeProbe(datagram []byte) (nonce uint64, from string, err error) {
+// DecodeProbe reads what EncodeProbe made.
+func DecodeProbe(datagram []byte) (nonce uint64, from string, err error) {
 	rest, found := bytes.CutPrefix(datagram, probeMagic)
 	if !found || len(rest) <= 8 || len(rest) > 8+nameMost {
 		return 0, "", errors.New("not a probe")
@@ -50,8 +54,10 @@ func newArrivals(peers map[string]Peer) *arrivals {
 
 // note takes a datagram. Where the link tells who sent it, the datagram must agree.
 func (a *arrivals) note(sender string, datagram []byte) {
-	nonce, from, err := decodeProbe(datagram)
-	if _, known := a.peers[from]; err != nil || !known || sender != "" && sender != from {
+	nonce, from, err := DecodeProbe(datagram)
+	_, known := a.peers[from]
+	known = known || from == clusters.Client && sender == clusters.Client
+	if err != nil || !known || sender != "" && sender != from {
 		return
 	}
 	a.mu.Lock()
@@ -89,7 +95,7 @@ func sendProbes(self string, peers map[string]Peer, nonce uint64) error {
 	if err := socket.SetWriteDeadline(time.Now().Add(probeSendLimit)); err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
-	datagram := encodeProbe(nonce, self)
+	datagram := EncodeProbe(nonce, self)
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(peers)) {
 		if name == self {

@@ -55,7 +55,11 @@ type Hello struct {
 	Dir     string          `json:"dir"`   // the host's directory of this run
 	Peers   map[string]Peer `json:"peers"` // every node, this one included
 	Links   []clusters.Link `json:"links,omitempty"`
-	Lease   time.Duration   `json:"lease"` // silence after which the agent heals and leaves
+	// ClientPorts are the numbers of the ports at which the checker's clients reach the
+	// system here, where partitions are made in the kernel: what cuts clients concerns
+	// these ports only, never the session of the controller.
+	ClientPorts []int         `json:"clientPorts,omitempty"`
+	Lease       time.Duration `json:"lease"` // silence after which the agent heals and leaves
 	// StopOnExpiry also ends the system's process when the lease expires. Without it the
 	// process is left running, healed.
 	StopOnExpiry bool `json:"stopOnExpiry,omitempty"`
@@ -130,7 +134,8 @@ type Block struct {
 	Pairs []Pair `json:"pairs"`
 }
 
-// Pair is one direction between two nodes: what From sends does not reach To.
+// Pair is one direction between two nodes, or between a node and [clusters.Client]: what
+// From sends does not reach To.
 type Pair struct {
 	From string `json:"from"`
 	To   string `json:"to"`
@@ -138,14 +143,23 @@ type Pair struct {
 
 // BlockReply answers Block.
 type BlockReply struct {
-	// Dropped counts the packets (nftables) or bytes held back (proxy) by the state that
-	// this Block replaced, for each sending node.
-	Dropped map[string]uint64 `json:"dropped,omitempty"`
+	// Dropped is what the state that this Block replaced held back on this node.
+	Dropped []Dropped `json:"dropped,omitempty"`
+}
+
+// Dropped is how much of what a pair's From sent was kept from its To: packets (nftables)
+// or bytes (proxy).
+type Dropped struct {
+	Pair
+	Amount uint64 `json:"amount"`
 }
 
 // Probe sends a few UDP datagrams with the nonce to each peer.
 type Probe struct {
 	Nonce uint64 `json:"nonce"`
+	// Client is the UDP host:port where the controller waits, as clients do, for what this
+	// node sends to them. Only a node with links can send there; empty where it need not.
+	Client string `json:"client,omitempty"`
 }
 
 // Arrived asks from which nodes the probes with the nonce have arrived here.
@@ -156,9 +170,8 @@ type Arrived struct {
 // ArrivedReply answers Arrived.
 type ArrivedReply struct {
 	From []string `json:"from"`
-	// Dropped counts what the present Block has held back so far, as BlockReply does for
-	// the one before.
-	Dropped map[string]uint64 `json:"dropped,omitempty"`
+	// Dropped is what the present Block has held back on this node so far.
+	Dropped []Dropped `json:"dropped,omitempty"`
 }
 
 // Bye makes the agent heal everything, stop the processes if asked, and exit.

@@ -10,7 +10,8 @@ import (
 // Names of abilities. A fault says which of them it needs.
 const (
 	Partitions = "partitions"
-	Processes  = "processes" // start, kill, pause: every agent can
+	Clients    = "partitions.clients" // cut from the checker's clients
+	Processes  = "processes"          // start, kill, pause: every agent can
 )
 
 // Ability is one thing that an agent can do on its node, or why it cannot.
@@ -40,7 +41,7 @@ func (a *agent) newTools() []tool {
 
 // survey asks all tools what they can do.
 func (a *agent) survey(ctx context.Context) *SurveyReply {
-	reply := &SurveyReply{Abilities: []Ability{{Name: Processes, How: "signals of the parent"}, a.partitions}}
+	reply := &SurveyReply{Abilities: []Ability{{Name: Processes, How: "signals of the parent"}, a.partitions, a.clients}}
 	for _, tool := range a.tools {
 		reply.Abilities = append(reply.Abilities, tool.survey(ctx)...)
 	}

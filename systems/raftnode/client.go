@@ -46,7 +46,7 @@ func newClient(c clusters.Cluster, node string, retries int) (*client, error) {
 	}
 	client := &client{http: newHTTPClient(), retries: retries, session: session}
 	for i := range nodes {
-		client.addresses = append(client.addresses, c.Listen(nodes[(at+i)%len(nodes)], clientPort))
+		client.addresses = append(client.addresses, c.Dial(clusters.Client, nodes[(at+i)%len(nodes)], clientPort))
 	}
 	return client, nil
 }

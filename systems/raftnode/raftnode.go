@@ -96,7 +96,7 @@ func (s *System) Artifacts(string) map[string]string { return map[string]string{
 func (s *System) Status(ctx context.Context, c clusters.Cluster, node string) (histories.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
-	status, err := s.ask(ctx, "http://"+c.Listen(node, clientPort)+"/v1/status")
+	status, err := s.ask(ctx, "http://"+c.Dial(clusters.Client, node, clientPort)+"/v1/status")
 	if err != nil {
 		return histories.Status{}, fmt.Errorf("status of %s: %w", node, err)
 	}

@@ -56,6 +56,7 @@ func (l *link) carry(client *net.TCPConn) {
 	dialer := net.Dialer{Timeout: dialLimit}
 	target, err := dialer.DialContext(p.ctx, "tcp", l.Target)
 	if err != nil {
+		l.suspect()
 		c.await(1, l.reverse) // the refusal comes from the target
 		c.reset()
 		return
@@ -189,6 +190,9 @@ func (p *pump) run(early []byte) {
 	defer buffers.Put(buffer)
 	for {
 		n, err := p.from.Read(buffer[:])
+		if err != nil && p.direction == p.conn.link.reverse {
+			p.conn.link.suspect()
+		}
 		if n > 0 && !p.send(buffer[:n]) {
 			return
 		}

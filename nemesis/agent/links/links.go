@@ -11,7 +11,11 @@
 // since the kernel completes the handshake with the relay.
 //
 // Each link has a UDP twin on the same port. What arrives there through an open gate is
-// handed to the caller, which proves that the gate is open.
+// handed to the caller, which proves that the gate is open; [Proxy.Answer] sends the other
+// way.
+//
+// A link of the checker's clients refuses connections while its target does, as the
+// target's machine would: see tend.
 //
 // When Block returns, no byte passes a direction that it cut any more: a write under way
 // is interrupted and what is left of it is held.
@@ -77,8 +81,14 @@ func Listen(served []clusters.Link, datagram func(from string, payload []byte)) 
 	}
 	p.gates.Store(p.newGates())
 	for _, l := range p.links {
-		p.work.Go(l.accept)
+		listener := l.tcp
+		p.work.Go(func() { l.accept(listener) })
 		p.work.Go(l.receive)
+	}
+	for _, l := range p.links {
+		if l.doubt != nil {
+			p.work.Go(l.tend)
+		}
 	}
 	return p, nil
 }
@@ -93,11 +103,15 @@ func (p *Proxy) open(served clusters.Link) (*link, error) {
 		_ = tcp.Close() // never used
 		return nil, err
 	}
-	return &link{
+	l := &link{
 		Link: served, proxy: p, tcp: tcp.(*net.TCPListener), udp: udp.(*net.UDPConn),
 		forward: p.index(direction{served.From, served.To}),
 		reverse: p.index(direction{served.To, served.From}),
-	}, nil
+	}
+	if served.From == clusters.Client {
+		l.doubt = make(chan struct{}, 1)
+	}
+	return l, nil
 }
 
 func (p *Proxy) index(d direction) int {
@@ -121,8 +135,8 @@ func (p *Proxy) Serves(from, to string) bool {
 }
 
 // Block cuts the directions for which cut is true and opens all others, in one step. It
-// returns the bytes that the gates before it held back, for each sending node.
-func (p *Proxy) Block(cut func(from, to string) bool) map[string]uint64 {
+// returns what the gates before it held back.
+func (p *Proxy) Block(cut func(from, to string) bool) []Held {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next := p.newGates()
@@ -137,15 +151,21 @@ func (p *Proxy) Block(cut func(from, to string) bool) map[string]uint64 {
 	return p.count(before)
 }
 
-// Held returns the bytes that the present gates have held back so far, for each sending
-// node.
-func (p *Proxy) Held() map[string]uint64 { return p.count(p.gates.Load()) }
+// Held is how much of what From sends to To was held back.
+type Held struct {
+	From, To string
+	Bytes    uint64
+}
 
-func (p *Proxy) count(g *gates) map[string]uint64 {
-	held := make(map[string]uint64)
+// Held returns what the present gates have held back so far, of each direction where that
+// is anything, in no particular order.
+func (p *Proxy) Held() []Held { return p.count(p.gates.Load()) }
+
+func (p *Proxy) count(g *gates) []Held {
+	var held []Held
 	for d, i := range p.directions {
 		if n := g.held[i].Load(); n > 0 {
-			held[d.from] += n
+			held = append(held, Held{d.from, d.to, n})
 		}
 	}
 	return held
@@ -156,7 +176,7 @@ func (p *Proxy) Close() error {
 	p.cancel()
 	var problems []error
 	for _, l := range p.links {
-		problems = append(problems, l.tcp.Close(), l.udp.Close())
+		problems = append(problems, l.close())
 	}
 	p.mu.Lock()
 	for c := range p.conns {
@@ -171,15 +191,22 @@ func (p *Proxy) Close() error {
 type link struct {
 	clusters.Link
 	proxy            *Proxy
-	tcp              *net.TCPListener
 	udp              *net.UDPConn
 	forward, reverse int // directions
 	live             atomic.Int64
+	doubt            chan struct{} // a token for tend; nil where nobody tends the link
+
+	mu  sync.Mutex       // guards tcp
+	tcp *net.TCPListener // nil while the link refuses connections
 }
 
-func (l *link) accept() {
+// accept takes connections until the listener is closed.
+func (l *link) accept(listener *net.TCPListener) {
 	for {
-		from, err := l.tcp.AcceptTCP()
+		from, err := listener.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
 		if err != nil {
 			if !pause(l.proxy.ctx, acceptPause) {
 				return
@@ -215,6 +242,27 @@ func (l *link) receive() {
 		}
 		l.proxy.datagram(l.From, append([]byte(nil), buffer[:n]...))
 	}
+}
+
+// Answer sends a datagram from the UDP twin of from's link to this node back to an address
+// of from, through the gate of that direction.
+func (p *Proxy) Answer(from, address string, payload []byte) error {
+	to, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return err
+	}
+	for _, l := range p.links {
+		if l.From != from {
+			continue
+		}
+		if now := p.gates.Load(); now.cut[l.reverse] {
+			now.held[l.reverse].Add(uint64(len(payload)))
+			return nil
+		}
+		_, err := l.udp.WriteToUDP(payload, to)
+		return err
+	}
+	return fmt.Errorf("there is no link from %s", from)
 }
 
 // pause waits for d; it reports whether ctx is still live.
