@@ -13,8 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
-
-	"capsize/nemesis/agent"
 )
 
 func names(n int) []string {
@@ -80,22 +78,48 @@ func TestValidateNamesStepKeyValueAndWhatIsAllowed(t *testing.T) {
 		key    string
 		want   string
 	}{
-		"fault":              {5, func(s *Step) { s.Fault = "flood" }, "fault", `step 2: fault: "flood" is not possible: one of partition, pause, kill, term,`},
-		"order":              {5, func(s *Step) { s.At = 0 }, "at", "1s or later"},
-		"no duration":        {5, func(s *Step) { s.Duration = 0 }, "duration", "more than 0"},
-		"too late":           {5, func(s *Step) { s.At = time.Minute }, "at", "before the time limit, 30s"},
-		"too long":           {5, func(s *Step) { s.Duration = time.Minute }, "duration", "at most 29s"},
-		"much too long":      {5, func(s *Step) { s.Duration = 1<<63 - 1 }, "duration", "at most 29s"},
-		"unknown node":       {5, func(s *Step) { s.Target = "n1,n9" }, "target", "one of one, leader, follower, spare, minority, majority, all, or names of n1, n2"},
-		"a node twice":       {5, func(s *Step) { s.Target = "n1,n1" }, "target", "each once"},
-		"no minority":        {2, func(s *Step) { s.Target = "minority" }, "target", "2 nodes have no minority"},
-		"unknown parameter":  {5, func(s *Step) { s.Params = map[string]string{"kind": "x"} }, "params", "this fault has no parameters"},
-		"another parameter":  {5, func(s *Step) { s.Fault, s.Params = "partition", map[string]string{"side": "x"} }, "params", "one of kind, direction, clients, pairs, chain, period"},
-		"parameter value":    {5, func(s *Step) { s.Fault, s.Params = "partition", kindOf("half") }, "params.kind", `"half" is not possible: one of halves, random-halves, isolate,`},
-		"partition of one":   {1, func(s *Step) { s.Fault = "partition" }, "fault", "a node alone"},
-		"isolate two":        {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1,n2", kindOf("isolate") }, "target", "one node: one, leader, or a name, for isolate"},
-		"isolate who leads":  {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindOf("isolate-leader") }, "target", "leader, or nothing"},
-		"part of a ring":     {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindOf("majorities-ring") }, "target", "all, of at least 3 nodes"},
+		"fault":             {5, func(s *Step) { s.Fault = "flood" }, "fault", `step 2: fault: "flood" is not possible: one of partition, pause, kill, term,`},
+		"order":             {5, func(s *Step) { s.At = 0 }, "at", "1s or later"},
+		"no duration":       {5, func(s *Step) { s.Duration = 0 }, "duration", "more than 0"},
+		"too late":          {5, func(s *Step) { s.At = time.Minute }, "at", "before the time limit, 30s"},
+		"too long":          {5, func(s *Step) { s.Duration = time.Minute }, "duration", "at most 29s"},
+		"much too long":     {5, func(s *Step) { s.Duration = 1<<63 - 1 }, "duration", "at most 29s"},
+		"unknown node":      {5, func(s *Step) { s.Target = "n1,n9" }, "target", "one of one, leader, follower, spare, minority, majority, all, or names of n1, n2"},
+		"a node twice":      {5, func(s *Step) { s.Target = "n1,n1" }, "target", "each once"},
+		"no minority":       {2, func(s *Step) { s.Target = "minority" }, "target", "2 nodes have no minority"},
+		"unknown parameter": {5, func(s *Step) { s.Params = map[string]string{"kind": "x"} }, "params", "this fault has no parameters"},
+		"another parameter": {5, func(s *Step) { s.Fault, s.Params = "partition", map[string]string{"side": "x"} }, "params", "one of kind, direction, clients, pairs, chain, period"},
+		"parameter value":   {5, func(s *Step) { s.Fault, s.Params = "partition", kindOf("half") }, "params.kind", `"half" is not possible: one of halves, random-halves, isolate,`},
+		"partition of one":  {1, func(s *Step) { s.Fault = "partition" }, "fault", "a node alone"},
+		"isolate two":       {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1,n2", kindOf("isolate") }, "target", "one node: one, leader, or a name, for isolate"},
+		"isolate who leads": {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindOf("isolate-leader") }, "target", "leader, or nothing"},
+		"part of a ring":    {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindOf("majorities-ring") }, "target", "all, of at least 3 nodes"},
+		"random part":       {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindOf("random-halves") }, "target", "all, or nothing, for random-halves"},
+		"who does not lead": {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindOf("leader-minority") }, "target", "leader, or nothing, for leader-minority"},
+		"two bridges":       {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1,n2", kindOf("bridge") }, "target", "one node: one, leader"},
+		"a bridge of two":   {2, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindOf("bridge") }, "target", "of at least 3, for bridge"},
+		"a chain of two":    {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1,n2", kindOf("non-transitive") }, "target", "one node or at least three"},
+		"a broken chain": {5, func(s *Step) {
+			s.Fault, s.Target, s.Params = "partition", "", kindAnd("non-transitive", "chain", "n1-n2")
+		}, "params.chain", "three groups of n1, n2"},
+		"a knot": {5, func(s *Step) {
+			s.Fault, s.Target, s.Params = "partition", "", kindAnd("non-transitive", "chain", "n1-n2-n1")
+		}, "params.chain", "each node once"},
+		"another's chain":   {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindAnd("halves", "chain", "n1-n2-n3") }, "params.chain", "nothing for halves"},
+		"no links":          {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindOf("links") }, "params.pairs", "joined by commas"},
+		"a link to nowhere": {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindAnd("links", "pairs", "n1>n9") }, "params.pairs", "pairs of n1, n2"},
+		"a link to itself":  {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindAnd("links", "pairs", "n1-n1") }, "params.pairs", "pairs of n1, n2"},
+		"no link":           {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindAnd("links", "pairs", "n1") }, "params.pairs", "n1>n2 for one way"},
+		"links of some":     {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "n1", kindAnd("links", "pairs", "n1>n2") }, "target", "all, or nothing, for links"},
+		"links of direction": {5, func(s *Step) {
+			s.Fault, s.Target, s.Params = "partition", "", map[string]string{"kind": "links", "pairs": "n1>n2", "direction": "in"}
+		}, "params.direction", "each of the pairs says its own, for links"},
+		"another's pairs": {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindAnd("isolate", "pairs", "n1>n2") }, "params.pairs", "nothing for isolate"},
+		"whose clients": {5, func(s *Step) {
+			s.Fault, s.Target, s.Params = "partition", "", kindAnd("majorities-ring", "clients", "cut")
+		}, "params.clients", "keep for majorities-ring"},
+		"much too fast":      {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindAnd("halves", "period", "10ms") }, "params.period", "0s, or from 200ms on, for halves"},
+		"backwards":          {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "", kindAnd("halves", "period", "-1s") }, "params.period", "a duration with a unit from 0s to 1h"},
 		"one way out of all": {5, func(s *Step) { s.Fault, s.Target, s.Params = "partition", "all", kindOf("one-way") }, "target", "not all nodes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,74 +247,6 @@ func TestWithoutFaultsOrTimeNothingIsGenerated(t *testing.T) {
 			t.Errorf("%+v gives %+v", o, s)
 		}
 	}
-}
-
-// What each kind of partition promises, for any number of nodes.
-func TestPartitionsCutWhatTheirKindSays(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		nodes := names(rapid.IntRange(3, 9).Draw(t, "nodes"))
-		seed := rapid.Uint64().Draw(t, "seed")
-		plan := func(target string, params map[string]string) (Planned, func(from, to string) bool) {
-			s := Schedule{Seed: seed, Steps: []Step{{Fault: "partition", Target: target, Params: params, Duration: 1}}}
-			p, err := s.Plan(1, View{Nodes: nodes, Leader: "n2"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return p, func(from, to string) bool { return !slices.Contains(p.Pairs, agent.Pair{From: from, To: to}) }
-		}
-		majority := len(nodes)/2 + 1
-
-		_, reaches := plan("", kindOf(majoritiesRing))
-		views := make(map[string]bool)
-		for _, from := range nodes {
-			view := filter(nodes, func(to string) bool { return from == to || reaches(from, to) })
-			if len(view) < majority || len(view) == len(nodes) && len(nodes) > 3 {
-				t.Fatalf("in a ring of %d %s reaches %v", len(nodes), from, view)
-			}
-			if len(nodes) == 5 && len(view) != 3 {
-				t.Fatalf("of 5 nodes %s reaches %v, not exactly a majority", from, view)
-			}
-			if key := strings.Join(view, " "); views[key] {
-				t.Fatalf("two nodes see the same majority %s", key)
-			} else {
-				views[key] = true
-			}
-			for _, to := range nodes {
-				if reaches(from, to) != reaches(to, from) {
-					t.Fatal("a ring works both ways")
-				}
-			}
-		}
-
-		p, reaches := plan("", nil)
-		side, _, _ := strings.Cut(p.Detail, " | ")
-		in := strings.Fields(side)
-		if len(in) != len(nodes)/2 {
-			t.Fatalf("halves: %s", p.Detail)
-		}
-		for _, pair := range allPairs(nodes) {
-			if reaches(pair.From, pair.To) != (slices.Contains(in, pair.From) == slices.Contains(in, pair.To)) {
-				t.Fatalf("halves %s: %v", p.Detail, pair)
-			}
-		}
-
-		p, reaches = plan("", kindOf(isolateLeader))
-		for _, pair := range allPairs(nodes) {
-			if reaches(pair.From, pair.To) != (pair.From != "n2" && pair.To != "n2") {
-				t.Fatalf("isolate-leader %s: %v", p.Detail, pair)
-			}
-		}
-
-		for _, direction := range []string{outgoing, incoming} {
-			p, reaches = plan("leader", map[string]string{"kind": oneWay, "direction": direction})
-			for _, pair := range allPairs(nodes) {
-				cut := pair.From == "n2" && direction == outgoing || pair.To == "n2" && direction == incoming
-				if reaches(pair.From, pair.To) == cut {
-					t.Fatalf("one-way %s: %v", p.Detail, pair)
-				}
-			}
-		}
-	})
 }
 
 func TestTargetsMeanWhatTheySay(t *testing.T) {
