@@ -43,9 +43,13 @@ func TestMain(m *testing.M) {
 	case "agent":
 		serveAgent(os.Stdin)
 	case "deaf agent":
-		serveAgent(withoutPairs(os.Stdin))
+		serveAgent(withoutPairs(os.Stdin, 0))
+	case "forgetful agent":
+		serveAgent(withoutPairs(os.Stdin, 1))
 	case "node":
 		serveNode(os.Getenv(listenAt))
+	case "network":
+		os.Exit(networkMain(m))
 	case "controller":
 		controllerMain()
 	default:
@@ -60,16 +64,19 @@ func serveAgent(in io.Reader) {
 	}
 }
 
-// withoutPairs makes an agent deaf: it acknowledges blocks and carries none of them out.
-func withoutPairs(in io.Reader) io.Reader {
+// withoutPairs makes an agent deaf: it acknowledges blocks, and after the first so many
+// that cut anything it carries none of them out.
+func withoutPairs(in io.Reader, good int) io.Reader {
 	out, w := io.Pipe()
 	go func() {
 		for scanner := bufio.NewScanner(in); scanner.Scan(); {
 			var r agent.Request
 			line := scanner.Bytes()
-			if json.Unmarshal(line, &r) == nil && r.Block != nil {
-				r.Block.Pairs = nil
-				line, _ = json.Marshal(r)
+			if json.Unmarshal(line, &r) == nil && r.Block != nil && len(r.Block.Pairs) > 0 {
+				if good--; good < 0 {
+					r.Block.Pairs = nil
+					line, _ = json.Marshal(r)
+				}
 			}
 			_, _ = w.Write(append(bytes.Clone(line), '\n'))
 		}
