@@ -593,6 +593,8 @@ func TestArrivalsAreBounded(t *testing.T) {
 	for nonce := range uint64(10 * noncesMost) {
 		a.note("", EncodeProbe(nonce, "n1"))
 		a.note("", EncodeProbe(nonce, "stranger"))
+		a.note("", EncodeProbe(nonce, clusters.Client)) // over no link of clients
+		a.note("n2", EncodeProbe(nonce, clusters.Client))
 	}
 	if len(a.rounds) != noncesMost || len(a.order) != noncesMost {
 		t.Errorf("%d rounds kept", len(a.rounds))

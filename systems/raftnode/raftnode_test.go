@@ -44,7 +44,12 @@ func (l *loopback) Dial(_, to, port string) string  { return l.listen[to+port] }
 func (l *loopback) Host(node string) clusters.Host  { return host{dir: filepath.Join(l.dir, node)} }
 func (l *loopback) address(t *testing.T) (free string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return l.addressAt(t, "127.0.0.1")
+}
+
+func (l *loopback) addressAt(t *testing.T, host string) (free string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +298,17 @@ func TestWrongOptionsAreRefused(t *testing.T) {
 	}
 }
 
-// The real thing: three processes started as Process says.
+// loopback6 is the IPv6 loopback address, or the IPv4 one where there is no IPv6.
+func loopback6() string {
+	listener, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		return "127.0.0.1"
+	}
+	_ = listener.Close() // it was there
+	return "::1"
+}
+
+// The real thing: three processes started as Process says, one of them at IPv6 addresses.
 func TestTheSystemRunsAndIsObserved(t *testing.T) {
 	cluster := &loopback{dir: t.TempDir(), listen: map[string]string{}}
 	binary := filepath.Join(cluster.dir, program)
@@ -307,7 +322,7 @@ func TestTheSystemRunsAndIsObserved(t *testing.T) {
 	for _, node := range []string{"n1", "n2", "n3"} {
 		cluster.nodes = append(cluster.nodes, node)
 		for _, port := range system.Ports() {
-			cluster.listen[node+port.Name] = cluster.address(t)
+			cluster.listen[node+port.Name] = cluster.addressAt(t, map[string]string{"n1": "127.0.0.1", "n2": loopback6(), "n3": "127.0.0.1"}[node])
 		}
 	}
 	running := map[string]*exec.Cmd{}

@@ -30,14 +30,16 @@ type fixture struct {
 	probes chan string
 }
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB) *fixture { return newFixtureAt(t, "127.0.0.1:0") }
+
+func newFixtureAt(t testing.TB, address string) *fixture {
 	t.Helper()
-	server, err := net.Listen("tcp", "127.0.0.1:0")
+	server, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &fixture{server: server, probes: make(chan string, 16)}
-	f.proxy, err = Listen([]clusters.Link{{From: "n1", To: "n2", Listen: "127.0.0.1:0", Target: server.Addr().String()}},
+	f.proxy, err = Listen([]clusters.Link{{From: "n1", To: "n2", Listen: address, Target: server.Addr().String()}},
 		func(from string, payload []byte) { f.probes <- from + " " + string(payload) })
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +166,34 @@ func TestAnOpenLinkCarriesBothDirectionsAndHalfCloses(t *testing.T) {
 	expect(t, client, "answer after the end of the question")
 	_ = target.Close()
 	expectEnd(t, client, io.EOF)
+}
+
+func TestALinkAtAnIPv6AddressIsALinkToo(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	} else {
+		_ = l.Close() // it was there
+	}
+	f := newFixtureAt(t, "[::1]:0")
+	client, target := f.pair(t)
+	f.block(out)
+	write(t, client, "held")
+	expectSilence(t, target)
+	f.block()
+	expect(t, target, "held")
+	socket, err := net.Dial("udp", f.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	write(t, socket, "ping")
+	if got := <-f.probes; got != "n1 ping" {
+		t.Errorf("the twin got %q", got)
+	}
+	if err := f.proxy.Answer("n1", socket.LocalAddr().String(), []byte("pong")); err != nil {
+		t.Error(err)
+	}
+	expect(t, socket, "pong")
 }
 
 func TestACutDirectionHoldsBytesWhileTheOtherFlows(t *testing.T) {
