@@ -204,7 +204,7 @@ func (c *Controller) addresses(ctx context.Context, h *agent.Hello) error {
 		}
 		h.ClientPorts = append(h.ClientPorts, number)
 	}
-	if len(h.Peers) == 1 {
+	if len(h.Peers) == 1 && len(h.ClientPorts) == 0 {
 		return nil // a node alone needs no address
 	}
 	families := make(map[bool]string) // a node of each, by whether it is IPv4

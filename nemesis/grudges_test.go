@@ -230,6 +230,9 @@ func TestClientsAreCutFromTheTargetAndNodesReachEachOther(t *testing.T) {
 	if got := describePairs(d.Pairs); got != "client->n2,n4 n2->client n4->client" {
 		t.Errorf("cut %s", got)
 	}
+	if d = drawPartition(t, names(1), 1, "n1", kindOf(fromClients)); len(d.Pairs) != 2 {
+		t.Errorf("of a node alone: cut %v", d.Pairs)
+	}
 	d = drawPartition(t, names(3), 1, "n2", map[string]string{"kind": isolate, "clients": "cut", "direction": incoming})
 	if got := describePairs(d.Pairs); got != "client->n2 n1->n2 n3->n2" {
 		t.Errorf("an isolated node that hears nothing, not even of clients: cut %s", got)

@@ -168,10 +168,10 @@ func within(pid int, args ...string) error {
 	return nil
 }
 
-func newKernelFixture(t *testing.T, family string, change ...func(*testCluster)) *fixture {
+func newKernelFixture(t *testing.T, family string, n int, change ...func(*testCluster)) *fixture {
 	t.Helper()
 	cluster := &kernelCluster{family: family, testCluster: &testCluster{
-		dir: t.TempDir(), nodes: names(3), ports: map[string]string{}, links: map[string][]clusters.Link{},
+		dir: t.TempDir(), nodes: names(n), ports: map[string]string{}, links: map[string][]clusters.Link{},
 		roles: map[string]string{}, agents: map[string]*exec.Cmd{},
 	}}
 	for _, change := range change {
@@ -209,7 +209,7 @@ func TestClientsAndNodesAreCutInTheKernel(t *testing.T) {
 	}
 	for _, family := range []string{"IPv4", "IPv6"} {
 		t.Run(family, func(t *testing.T) {
-			f := newKernelFixture(t, family)
+			f := newKernelFixture(t, family, 3)
 			for _, node := range f.nodes {
 				if mechanism := f.controller.Mechanism(node); mechanism != "nftables" {
 					t.Skipf("%s: partitions are made by %s", node, mechanism)
@@ -269,6 +269,17 @@ func TestClientsAndNodesAreCutInTheKernel(t *testing.T) {
 	}
 }
 
+func TestANodeAloneCanBeCutFromClients(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	f := newKernelFixture(t, "IPv6", 1)
+	f.during(Step{Fault: "partition", Duration: time.Minute, Params: kindOf(fromClients)}, func() {})
+	if proof := f.recorded.phase(t, 1, histories.Landed).Fault.Proof; proof[0] != "probes: 0 of 0 open pairs arrived, 0 of 2 cut pairs" {
+		t.Errorf("landed with the proof %q", proof)
+	}
+}
+
 func containsAll(lines, want []string) bool {
 	return !slices.ContainsFunc(want, func(line string) bool { return !slices.Contains(lines, line) })
 }
@@ -280,7 +291,7 @@ func TestACutOfOneDirectionLetsNeighboursBeFound(t *testing.T) {
 	}
 	for _, family := range []string{"IPv4", "IPv6"} {
 		t.Run(family, func(t *testing.T) {
-			f := newKernelFixture(t, family)
+			f := newKernelFixture(t, family, 3)
 			f.during(Step{Fault: "partition", Duration: time.Minute, Params: kindAnd(someLinks, "pairs", "n2>n1")}, func() {
 				if err := within(f.agents["n1"].Process.Pid, "neigh", "flush", "dev", "eth0"); err != nil {
 					t.Fatal(err)
@@ -299,7 +310,7 @@ func TestACutOfClientsThatTheKernelDoesNotMakeIsMissed(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	f := newKernelFixture(t, "IPv4", func(c *testCluster) { c.roles["n2"] = "deaf agent" })
+	f := newKernelFixture(t, "IPv4", 3, func(c *testCluster) { c.roles["n2"] = "deaf agent" })
 	n := f.nemesis(Step{Duration: short, Fault: "partition", Target: "n2", Params: kindOf(fromClients)})
 	if err := n.Run(t.Context()); err != nil {
 		t.Fatal(err)

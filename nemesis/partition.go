@@ -110,7 +110,7 @@ var partitionCards = []Card{
 	{All, kindAnd(majoritiesRing, "direction", outgoing), 3, 4},
 	{Leader, kindAnd(leaderMinority, "direction", outgoing), 3, 4},
 	{Leader, kindAnd(isolateLeader, "clients", "cut"), 3, 2},
-	{Leader, kindOf(fromClients), 3, 2},
+	{Leader, kindOf(fromClients), 3, 1},
 	{Minority, kindAnd(fromClients, "direction", outgoing), 3, 3},
 	{Leader, kindAnd(isolateLeader, "period", "1s"), 3, 2},
 	{All, kindAnd(randomHalves, "period", "600ms"), 3, 3},
@@ -125,10 +125,10 @@ func kindAnd(kind, param, value string) map[string]string {
 func wayOf(direction string) map[string]string { return kindAnd(oneWay, "direction", direction) }
 
 func (partition) Plan(scene Scene) (Planned, error) {
-	if len(scene.Nodes) < 2 {
-		return Planned{}, &ScheduleError{Key: "fault", Value: "partition", Allowed: "another fault: a node alone cannot be partitioned"}
-	}
 	kind := kindNamed(scene.Params["kind"])
+	if len(scene.Nodes) < 2 && kind.name != fromClients && kind.name != someLinks {
+		return Planned{}, &ScheduleError{Key: "fault", Value: "partition", Allowed: "another fault, or kind " + fromClients + ": a node alone cannot be partitioned"}
+	}
 	if err := checkParams(kind, scene.Params); err != nil {
 		return Planned{}, err
 	}
