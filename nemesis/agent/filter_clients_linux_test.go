@@ -110,6 +110,57 @@ func TestClientsAreCutAtTheirPortsAndTheSessionLivesOn(t *testing.T) {
 	}
 }
 
+// Systems whose clients send datagrams are cut too, in each direction.
+func TestDatagramsOfClientsAreCut(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	for name, a := range families {
+		t.Run(name, func(t *testing.T) {
+			system, err := net.ListenPacket("udp", net.JoinHostPort(a.self, "0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = system.Close() }()
+			client, err := net.ListenPacket("udp", net.JoinHostPort(a.peer, "0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = client.Close() }()
+			t.Setenv("SSH_CONNECTION", fmt.Sprintf("%s 55555 %s 22", a.peer, a.self))
+			hello := helloWith(a.self, a.other)
+			hello.ClientPorts = []int{system.LocalAddr().(*net.UDPAddr).Port}
+			f, err := newFilter("r", hello)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = f.close() }()
+			passes := func(from, to net.PacketConn) bool {
+				_, _ = from.WriteTo([]byte("x"), to.LocalAddr()) // refused at once where the way out is cut
+				_ = to.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+				_, _, err := to.ReadFrom(make([]byte, 10))
+				return err == nil
+			}
+			for _, c := range []struct {
+				cut           []Pair
+				asked, answer bool
+			}{
+				{nil, true, true},
+				{[]Pair{{clusters.Client, "n1"}}, false, true},
+				{[]Pair{{"n1", clusters.Client}}, true, false},
+				{[]Pair{{clusters.Client, "n1"}, {"n1", clusters.Client}}, false, false},
+			} {
+				if _, err := f.block(c.cut); err != nil {
+					t.Fatal(err)
+				}
+				if asked, answered := passes(client, system), passes(system, client); asked != c.asked || answered != c.answer {
+					t.Errorf("%v is cut: requests pass %v, answers %v", c.cut, asked, answered)
+				}
+			}
+		})
+	}
+}
+
 func TestClientsWhoseTrafficCannotBeToldApartAreNotCut(t *testing.T) {
 	if !inNamespace(t) {
 		return
