@@ -215,8 +215,8 @@ func TestClientsAndNodesAreCutInTheKernel(t *testing.T) {
 					t.Skipf("%s: partitions are made by %s", node, mechanism)
 				}
 			}
-			connects := func(node string) bool {
-				c, err := net.DialTimeout("tcp", f.ports[node], 2*window)
+			connects := func(node string, within time.Duration) bool {
+				c, err := net.DialTimeout("tcp", f.ports[node], within)
 				if err == nil {
 					_ = c.Close()
 				}
@@ -242,7 +242,7 @@ func TestClientsAndNodesAreCutInTheKernel(t *testing.T) {
 			} {
 				held := dialTest(t, f.ports["n1"])
 				f.during(Step{Fault: "partition", Duration: time.Minute, Params: c.params}, func() {
-					if connects("n1") || !connects("n2") || !connects("n3") {
+					if connects("n1", 2*window) || !connects("n2", patience) || !connects("n3", patience) {
 						t.Errorf("%v: not just n1 is cut from clients", c.params)
 					}
 					held.say("during")
