@@ -27,6 +27,7 @@ import (
 	"capsize/clusters"
 	"capsize/histories"
 	"capsize/nemesis/agent"
+	"capsize/nemesis/agent/limits"
 )
 
 const (
@@ -44,6 +45,10 @@ func TestMain(m *testing.M) {
 		serveAgent(os.Stdin)
 	case "deaf agent":
 		serveAgent(withoutPairs(os.Stdin))
+	case "guarded agent":
+		guardAgent()
+	case "guarded worker":
+		serveGuarded()
 	case "node":
 		serveNode(os.Getenv(listenAt))
 	case "controller":
@@ -60,7 +65,25 @@ func serveAgent(in io.Reader) {
 	}
 }
 
-// withoutPairs makes an agent deaf: it acknowledges blocks and carries none of them out.
+// guardAgent runs an agent as a worker of its own, which can be killed.
+func guardAgent() {
+	worker := exec.Command(os.Args[0])
+	worker.Env = append(os.Environ(), roleVariable+"=guarded worker")
+	status, err := agent.Guard(context.Background(), worker)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(status)
+}
+
+func serveGuarded() {
+	if err := agent.Serve(context.Background(), os.Stdin, os.Stdout, agent.Notes()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// withoutPairs makes an agent deaf: it acknowledges blocks and limits and carries none of them out.
 func withoutPairs(in io.Reader) io.Reader {
 	out, w := io.Pipe()
 	go func() {
@@ -69,6 +92,9 @@ func withoutPairs(in io.Reader) io.Reader {
 			line := scanner.Bytes()
 			if json.Unmarshal(line, &r) == nil && r.Block != nil {
 				r.Block.Pairs = nil
+				line, _ = json.Marshal(r)
+			} else if r.Limits != nil {
+				r.Limits.Limit = limits.Limit{}
 				line, _ = json.Marshal(r)
 			}
 			_, _ = w.Write(append(bytes.Clone(line), '\n'))
@@ -105,6 +131,13 @@ func serveNode(address string) {
 		go func() {
 			for scanner := bufio.NewScanner(c); scanner.Scan(); {
 				fmt.Println("received", scanner.Text())
+				if scanner.Text() == "spin" {
+					go func() {
+						for spins := 0; ; spins++ {
+							runtime.KeepAlive(spins)
+						}
+					}()
+				}
 				_, _ = fmt.Fprintln(c, scanner.Text())
 			}
 			_ = c.Close()

@@ -9,6 +9,7 @@ import (
 
 	"capsize/clusters"
 	"capsize/nemesis/agent"
+	"capsize/nemesis/agent/limits"
 )
 
 // Effects is what all faults in force do together: several may concern one node, or one
@@ -24,6 +25,7 @@ type Effects struct {
 	cuts    map[int][]agent.Pair // by step
 
 	states map[string]*nodeState
+	limits map[string]*layers[limits.Limit] // by node; the nodeState's lock is taken before theirs
 }
 
 // layers is what the steps in force ask of one tool on one node, in the order in which they
@@ -76,9 +78,11 @@ func newEffects(c Config) *Effects {
 	e := &Effects{
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
 		cuts: make(map[int][]agent.Pair), states: make(map[string]*nodeState),
+		limits: make(map[string]*layers[limits.Limit]),
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
+		e.limits[node] = &layers[limits.Limit]{}
 	}
 	return e
 }

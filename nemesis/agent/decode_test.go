@@ -22,6 +22,12 @@ func TestDecodeRequestNamesWhatIsWrong(t *testing.T) {
 		`{"id":1,"hello":{"node":"n1","lease":5000000000,"links":[{"From":"n1","To":"n2"}]}}`: "not for n1 to serve",
 		`{"id":1,"start":{"process":{"name":"db","argv":[]}}}`:                                "argv is empty",
 		`{"id":1,"start":{"process":{"name":"db","argv":["x"]}}}`:                             "log and dir",
+		`{"id":1,"limits":{"process":""}}`:                                                    "process name",
+		`{"id":1,"limits":{"process":"db","limit":{"cpu":0.001}}}`:                            "cpu 0.001",
+		`{"id":1,"limits":{"process":"db","limit":{"cpu":1e300}}}`:                            "cpu 1e+300",
+		`{"id":1,"limits":{"process":"db","limit":{"memory":-1}}}`:                            "memory -1",
+		`{"id":1,"limits":{"process":"db","limit":{"files":-1}}}`:                             "-1 files",
+		`{"id":1,"limits":{"process":"db","limit":{"writeRate":-1}}}`:                         "rates 0 and -1",
 	} {
 		if _, err := DecodeRequest([]byte(line)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", line, err, want)
@@ -41,6 +47,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"n1","to":"n2"}]}}`))
 	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615}}`))
 	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
+	f.Add([]byte(`{"id":8,"limits":{"process":"db","limit":{"cpu":0.1,"memory":1048576,"files":3,"frozen":true}}}`))
 	f.Add([]byte(`{"id":-1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := DecodeRequest(line)

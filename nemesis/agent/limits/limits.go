@@ -35,6 +35,50 @@ type Limit struct {
 	Frozen bool `json:"frozen,omitempty"` // it stands still
 }
 
+// of returns what a limit says of one resource.
+func (l Limit) of(resource Resource) Limit {
+	switch resource {
+	case CPU:
+		return Limit{CPU: l.CPU}
+	case Memory:
+		return Limit{Memory: l.Memory, Refuse: l.Refuse && l.Memory > 0}
+	case Files:
+		return Limit{Files: l.Files}
+	case Processes:
+		return Limit{Processes: l.Processes}
+	case IO:
+		return Limit{ReadRate: l.ReadRate, WriteRate: l.WriteRate}
+	default:
+		return Limit{Frozen: l.Frozen}
+	}
+}
+
+// Has reports whether a resource is limited.
+func (l Limit) Has(resource Resource) bool { return l.of(resource) != Limit{} }
+
+// Outlasting returns what of a limit makes sense for the program's next life too: a new life
+// holds nothing yet that it could add to, and one that is frozen would never begin.
+func (l Limit) Outlasting() Limit {
+	return Limit{CPU: l.CPU, ReadRate: l.ReadRate, WriteRate: l.WriteRate}
+}
+
+// Tightest returns the limit that holds where both do.
+func (l Limit) Tightest(other Limit) Limit {
+	return Limit{
+		CPU: tightest(l.CPU, other.CPU), Memory: tightest(l.Memory, other.Memory),
+		Files: tightest(l.Files, other.Files), Processes: tightest(l.Processes, other.Processes),
+		ReadRate: tightest(l.ReadRate, other.ReadRate), WriteRate: tightest(l.WriteRate, other.WriteRate),
+		Refuse: l.Refuse || other.Refuse, Frozen: l.Frozen || other.Frozen,
+	}
+}
+
+func tightest[N int | int64 | float64](a, b N) N {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
 // Bounds of what can be asked.
 const (
 	cpuLeast  = 0.01

@@ -49,24 +49,6 @@ func New(pid int, name, data string, note func(Undo) error) (*Limiter, error) {
 	}, nil
 }
 
-// of returns what a limit says of one resource.
-func (l Limit) of(resource Resource) Limit {
-	switch resource {
-	case CPU:
-		return Limit{CPU: l.CPU}
-	case Memory:
-		return Limit{Memory: l.Memory, Refuse: l.Refuse && l.Memory > 0}
-	case Files:
-		return Limit{Files: l.Files}
-	case Processes:
-		return Limit{Processes: l.Processes}
-	case IO:
-		return Limit{ReadRate: l.ReadRate, WriteRate: l.WriteRate}
-	default:
-		return Limit{Frozen: l.Frozen}
-	}
-}
-
 // Apply puts a limit in force in place of the one before. What stays as it was is not touched,
 // so what a program may add is not counted anew. After an error the limit may be in force in part,
 // and Clear undoes that.
