@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "program":
 		programMain()
+	case "sleeper":
+		time.Sleep(10 * time.Minute)
 	case "limiter":
 		limiterMain()
 	case "guardian":
@@ -48,6 +50,10 @@ func programMain() {
 	var children []*exec.Cmd
 	start := func() error {
 		child := exec.Command("sleep", "600")
+		if errors.Is(child.Err, exec.ErrNotFound) { // in a container with nothing else in it
+			child = exec.Command(os.Args[0])
+			child.Env = append(os.Environ(), roleVariable+"=sleeper")
+		}
 		child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 		err := child.Start()
 		if err == nil {
