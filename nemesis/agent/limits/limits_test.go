@@ -297,7 +297,16 @@ func TestAProgramThatIsHeldIsLeftAlone(t *testing.T) {
 	p.must("spin")
 	l := limiter(t, p, false)
 	apply(t, l, Limit{CPU: 0.05})
-	l.Hold()
+	eventually(t, "it is held while it is stopped for the limit", func() bool {
+		l.Hold()
+		l.duty.mu.Lock()
+		stopped := l.duty.stopped
+		l.duty.mu.Unlock()
+		if !stopped {
+			l.Unhold()
+		}
+		return stopped
+	})
 	if err := unix.Kill(-p.pid(), unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
