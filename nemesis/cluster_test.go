@@ -27,6 +27,7 @@ import (
 	"capsize/clusters"
 	"capsize/histories"
 	"capsize/nemesis/agent"
+	"capsize/nemesis/agent/limits"
 )
 
 const (
@@ -46,6 +47,10 @@ func TestMain(m *testing.M) {
 		serveAgent(withoutPairs(os.Stdin, 0))
 	case "forgetful agent":
 		serveAgent(withoutPairs(os.Stdin, 1))
+	case "guarded agent":
+		guardAgent()
+	case "guarded worker":
+		serveGuarded()
 	case "node":
 		serveNode(os.Getenv(listenAt))
 	case "network":
@@ -64,8 +69,26 @@ func serveAgent(in io.Reader) {
 	}
 }
 
-// withoutPairs makes an agent deaf: it acknowledges blocks, and after the first so many
-// that cut anything it carries none of them out.
+// guardAgent runs an agent as a worker of its own, which can be killed.
+func guardAgent() {
+	worker := exec.Command(os.Args[0])
+	worker.Env = append(os.Environ(), roleVariable+"=guarded worker")
+	status, err := agent.Guard(context.Background(), worker)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(status)
+}
+
+func serveGuarded() {
+	if err := agent.Serve(context.Background(), os.Stdin, os.Stdout, agent.Notes()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// withoutPairs makes an agent deaf: it acknowledges blocks and limits, and after the first so
+// many blocks that cut anything it carries none of them out.
 func withoutPairs(in io.Reader, good int) io.Reader {
 	out, w := io.Pipe()
 	go func() {
@@ -77,6 +100,9 @@ func withoutPairs(in io.Reader, good int) io.Reader {
 					r.Block.Pairs = nil
 					line, _ = json.Marshal(r)
 				}
+			} else if r.Limits != nil {
+				r.Limits.Limit = limits.Limit{}
+				line, _ = json.Marshal(r)
 			}
 			_, _ = w.Write(append(bytes.Clone(line), '\n'))
 		}
@@ -112,6 +138,13 @@ func serveNode(address string) {
 		go func() {
 			for scanner := bufio.NewScanner(c); scanner.Scan(); {
 				fmt.Println("received", scanner.Text())
+				if scanner.Text() == "spin" {
+					go func() {
+						for spins := 0; ; spins++ {
+							runtime.KeepAlive(spins)
+						}
+					}()
+				}
 				_, _ = fmt.Fprintln(c, scanner.Text())
 			}
 			_ = c.Close()

@@ -9,6 +9,7 @@ import (
 
 	"capsize/clusters"
 	"capsize/nemesis/agent"
+	"capsize/nemesis/agent/limits"
 )
 
 // Effects is what all faults in force do together: several may concern one node, or one
@@ -27,6 +28,7 @@ type Effects struct {
 	clients bool                          // some step has cut clients, so their ways are proven too
 
 	states map[string]*nodeState
+	limits map[string]*layers[limits.Limit] // by node; the nodeState's lock is taken before theirs
 }
 
 // layers is what the steps in force ask of one tool on one node, in the order in which they
@@ -79,9 +81,11 @@ func newEffects(c Config) *Effects {
 	e := &Effects{
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
 		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), states: make(map[string]*nodeState),
+		limits: make(map[string]*layers[limits.Limit]),
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
+		e.limits[node] = &layers[limits.Limit]{}
 	}
 	return e
 }

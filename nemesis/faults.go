@@ -138,6 +138,12 @@ var faults = []Fault{
 	crashLoop{},
 	rollingRestart{},
 	amnesia{},
+	freeze{},
+	starveCPU{},
+	starveMemory{},
+	starveFiles{},
+	starveProcesses{},
+	slowIO{},
 }
 
 // Faults returns all faults that a schedule can name.

@@ -234,6 +234,7 @@ func (e *Effects) takeDown(ctx context.Context, node string, id int, signal stri
 	if !errors.Is(err, ErrEnded) {
 		state.downBy, state.doubtful = id, err != nil
 		clear(state.pausedBy) // a pause ends with the process
+		e.endLimits(node)
 	}
 	return line, err
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package nemesis
 
 import (
@@ -26,7 +28,7 @@ func TestASurveyTellsWhatWorksAndWhyNot(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	schedule := Schedule{Draw: []Draw{{From: []string{"partition", "pause"}}}, Steps: []Step{{Fault: "pause"}, {Fault: "partition"}}}
+	schedule := Schedule{Draw: []Draw{{From: []string{"partition", "kill"}}}, Steps: []Step{{Fault: "pause"}, {Fault: "partition"}}}
 	survey := Survey{"n1": {cannot}}
 	if err := survey.Check(schedule); err == nil || !strings.Contains(err.Error(), `schedule step 2: fault: "partition" is not possible: it does not work here: it takes CAP_NET_ADMIN`) {
 		t.Error(err)
@@ -37,7 +39,7 @@ func TestASurveyTellsWhatWorksAndWhyNot(t *testing.T) {
 	if missing := survey.Missing(schedule); len(missing) != 1 || missing[0] != "partition: it takes CAP_NET_ADMIN" {
 		t.Error(missing)
 	}
-	drawn := Schedule{Seed: 1, Draw: []Draw{{From: []string{"partition", "pause"}, Interval: 2 * time.Second}}}.Drawn(Circumstances{Nodes: names(5), TimeLimit: time.Minute, Works: survey.Works})
+	drawn := Schedule{Seed: 1, Draw: []Draw{{From: []string{"partition", "kill"}, Interval: 2 * time.Second}}}.Drawn(Circumstances{Nodes: names(5), TimeLimit: time.Minute, Works: survey.Works})
 	if len(drawn.Steps) == 0 || survey.Check(drawn) != nil {
 		t.Errorf("%+v", drawn)
 	}

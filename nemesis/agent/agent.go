@@ -77,6 +77,7 @@ type agent struct {
 	listener   *listener
 	partitions Ability
 	clients    Ability
+	limits     *limitTool
 	tools      []tool
 	journal    *journal
 
@@ -257,9 +258,12 @@ func (a *agent) handle(r Request) Reply {
 		reply.Survey = a.survey(a.ctx)
 	case r.Signal != nil:
 		var signalled SignalReply
-		if signalled, err = a.supervisor.signal(a.ctx, *r.Signal); err == nil {
+		signalled, err = a.limits.aroundSignal(*r.Signal, func() (SignalReply, error) { return a.supervisor.signal(a.ctx, *r.Signal) })
+		if err == nil {
 			reply.Signal = &signalled
 		}
+	case r.Limits != nil:
+		reply.Limits, err = a.limits.set(*r.Limits)
 	case r.Aside != nil:
 		reply.Aside, err = a.aside(a.ctx, *r.Aside)
 	case r.Block != nil:

@@ -25,6 +25,12 @@ func TestDecodeRequestNamesWhatIsWrong(t *testing.T) {
 		`{"id":1,"hello":{"node":"n1","lease":5000000000,"clientPorts":[65536]}}`:             "client port 65536",
 		`{"id":1,"start":{"process":{"name":"db","argv":[]}}}`:                                "argv is empty",
 		`{"id":1,"start":{"process":{"name":"db","argv":["x"]}}}`:                             "log and dir",
+		`{"id":1,"limits":{"process":""}}`:                                                    "process name",
+		`{"id":1,"limits":{"process":"db","limit":{"cpu":0.001}}}`:                            "cpu 0.001",
+		`{"id":1,"limits":{"process":"db","limit":{"cpu":1e300}}}`:                            "cpu 1e+300",
+		`{"id":1,"limits":{"process":"db","limit":{"memory":-1}}}`:                            "memory -1",
+		`{"id":1,"limits":{"process":"db","limit":{"files":-1}}}`:                             "-1 files",
+		`{"id":1,"limits":{"process":"db","limit":{"writeRate":-1}}}`:                         "rates 0 and -1",
 	} {
 		if _, err := DecodeRequest([]byte(line)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", line, err, want)
@@ -45,6 +51,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"client","to":"n2"},{"from":"n2","to":"client"}]}}`))
 	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615,"client":"[::1]:1"}}`))
 	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
+	f.Add([]byte(`{"id":8,"limits":{"process":"db","limit":{"cpu":0.1,"memory":1048576,"files":3,"frozen":true}}}`))
 	f.Add([]byte(`{"id":-1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := DecodeRequest(line)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capsize/clusters"
+	"capsize/nemesis/agent/limits"
 )
 
 const (
@@ -86,6 +87,8 @@ func (u Undo) revert() error {
 		return u.End.kill()
 	case u.Restart != nil:
 		return restart(*u.Restart)
+	case u.Limits != nil:
+		return limits.Revert(*u.Limits)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"capsize/clusters"
+	"capsize/nemesis/agent/limits"
 )
 
 // Undo says how to undo something that would outlive an agent that is killed. It is plain
@@ -19,6 +20,7 @@ type Undo struct {
 	Resume  *Life             `json:"resume,omitempty"`  // the process group was stopped
 	End     *Life             `json:"end,omitempty"`     // the process group must not outlive the agent
 	Restart *clusters.Process `json:"restart,omitempty"` // the process was killed
+	Limits  *limits.Undo      `json:"limits,omitempty"`  // a process was limited
 }
 
 // Life is one process: the kernel gives its pid to another one day, but not with the same

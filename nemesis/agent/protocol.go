@@ -25,6 +25,7 @@ type Request struct {
 	Survey  *struct{} `json:"survey,omitempty"` // what the agent can do here
 	Start   *Start    `json:"start,omitempty"`
 	Signal  *Signal   `json:"signal,omitempty"`
+	Limits  *Limits   `json:"limits,omitempty"`
 	Aside   *Aside    `json:"aside,omitempty"`
 	Block   *Block    `json:"block,omitempty"`
 	Probe   *Probe    `json:"probe,omitempty"`
@@ -41,6 +42,7 @@ type Reply struct {
 	Survey  *SurveyReply  `json:"survey,omitempty"`
 	Start   *StartReply   `json:"start,omitempty"`
 	Signal  *SignalReply  `json:"signal,omitempty"`
+	Limits  *LimitsReply  `json:"limits,omitempty"`
 	Aside   *AsideReply   `json:"aside,omitempty"`
 	Block   *BlockReply   `json:"block,omitempty"`
 	Arrived *ArrivedReply `json:"arrived,omitempty"`

@@ -36,7 +36,8 @@ type tool interface {
 
 // newTools makes the tools of a session.
 func (a *agent) newTools() []tool {
-	return nil
+	a.limits = newLimitTool(a.hello, a.journal)
+	return []tool{a.limits}
 }
 
 // survey asks all tools what they can do.
