@@ -273,17 +273,24 @@ func refuse(c *exchange, reply replica.Reply) {
 	}
 }
 
+// codes are the status codes of what the replica answers with; the first that fits counts.
+var codes = [...]struct {
+	reason error
+	code   int
+}{
+	{replica.ErrTimeout, http.StatusGatewayTimeout},
+	{replica.ErrSuperseded, http.StatusConflict},
+	{replica.ErrConfChange, http.StatusConflict},
+	{replica.ErrNotCaughtUp, http.StatusConflict},
+	{replica.ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{replica.ErrInvalid, http.StatusBadRequest},
+	{replica.ErrReused, http.StatusBadRequest},
+}
+
 func code(err error) int {
-	for code, reasons := range map[int][]error{
-		http.StatusGatewayTimeout:        {replica.ErrTimeout},
-		http.StatusConflict:              {replica.ErrSuperseded, replica.ErrConfChange, replica.ErrNotCaughtUp},
-		http.StatusRequestEntityTooLarge: {replica.ErrTooLarge},
-		http.StatusBadRequest:            {replica.ErrInvalid, replica.ErrReused},
-	} {
-		for _, reason := range reasons {
-			if errors.Is(err, reason) {
-				return code
-			}
+	for _, c := range codes {
+		if errors.Is(err, c.reason) {
+			return c.code
 		}
 	}
 	return http.StatusServiceUnavailable

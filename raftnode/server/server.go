@@ -216,7 +216,7 @@ func (s *Server) startTransport() {
 	}
 	s.transport = transport.Start(transport.Config{
 		Cluster: s.config.Cluster, Self: s.id, Listener: s.peers, Peers: peers,
-		Advertise: s.book.all()[s.id].Address, Receive: s.receive, ReceiveSnapshot: s.receiveSnapshot, SnapshotBytesPerSecond: s.config.SnapshotRate,
+		Advertise: s.book.member(s.id).Address, Receive: s.receive, ReceiveSnapshot: s.receiveSnapshot, SnapshotBytesPerSecond: s.config.SnapshotRate,
 		Logf: s.config.Logf,
 	})
 	s.metrics.traffic(s)

@@ -36,26 +36,36 @@ func alone(t *testing.T) Config {
 	}
 }
 
-// run starts a node; the returned function stops it and returns what Run did.
-func run(t *testing.T, c Config) (stop func() error) {
+// launch starts a node. It runs until cancel is called, or fails before; ended returns what
+// Run did then, and is to be called once.
+func launch(t testing.TB, c Config) (s *Server, cancel func(), ended func() error) {
 	t.Helper()
 	s, err := Start(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	stopped := false
-	stop = func() error {
-		cancel()
-		stopped = true
+	end := make(chan error, 1)
+	go func() { end <- s.Run(ctx) }()
+	return s, cancel, func() error {
 		select {
-		case err := <-ended:
+		case err := <-end:
 			return err
 		case <-time.After(10 * time.Second):
 			return errors.New("the node does not stop")
 		}
+	}
+}
+
+// run starts a node; the returned function stops it and returns what Run did.
+func run(t *testing.T, c Config) (stop func() error) {
+	t.Helper()
+	_, cancel, ended := launch(t, c)
+	stopped := false
+	stop = func() error {
+		cancel()
+		stopped = true
+		return ended()
 	}
 	t.Cleanup(func() {
 		if !stopped {
@@ -260,12 +270,8 @@ func TestADiskThatFailsStopsTheNodeAndNothingIsAcknowledged(t *testing.T) {
 	c := alone(t)
 	fs := crashfs.New(1)
 	c.FS = fs
-	s, err := Start(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(context.Background()) }()
+	_, cancel, ended := launch(t, c)
+	defer cancel()
 	waitForLeader(t, c.ListenClient)
 	broken := errors.New("input/output error")
 	fs.FailSync(broken)
@@ -273,13 +279,8 @@ func TestADiskThatFailsStopsTheNodeAndNothingIsAcknowledged(t *testing.T) {
 	if got.code == 200 || strings.Contains(got.body, `"outcome":"definite"`) {
 		t.Errorf("a write that did not reach the disk: %+v", got)
 	}
-	select {
-	case err := <-ended:
-		if !errors.Is(err, broken) {
-			t.Errorf("the node ended with %v", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("the node goes on")
+	if err := ended(); !errors.Is(err, broken) {
+		t.Errorf("the node ended with %v", err)
 	}
 }
 
