@@ -266,6 +266,47 @@ func TestWithoutAMajorityRequestsFailAndStatusAnswers(t *testing.T) {
 	}
 }
 
+func TestStatusTellsTheClocksOfTheNode(t *testing.T) {
+	c := alone(t)
+	began := time.Now()
+	s, cancel, ended := launch(t, c)
+	started := time.Now()
+	defer func() {
+		cancel()
+		if err := ended(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ask := func() (asked time.Time, status statusBody, answered time.Time) {
+		asked = time.Now()
+		got := call(t, "GET", "http://"+c.ListenClient+"/v1/status", "")
+		answered = time.Now()
+		if err := json.Unmarshal([]byte(got.body), &status); err != nil {
+			t.Fatalf("%+v: %v", got, err)
+		}
+		return asked, status, answered
+	}
+	before := -1.0
+	for range 3 {
+		asked, status, answered := ask()
+		told, err := time.Parse(time.RFC3339Nano, status.Time)
+		if err != nil || !strings.HasSuffix(status.Time, "Z") {
+			t.Fatalf("time %q: want RFC 3339 in UTC: %v", status.Time, err)
+		}
+		if told.Before(asked.Round(0)) || told.After(answered.Round(0)) {
+			t.Errorf("the node says %s between %s and %s", status.Time, asked.UTC(), answered.UTC())
+		}
+		least, most := asked.Sub(started).Seconds(), answered.Sub(began).Seconds()
+		if status.Uptime <= before || status.Uptime < least || status.Uptime > most {
+			t.Errorf("up for %g s: want more than %g, and %g to %g", status.Uptime, before, least, most)
+		}
+		before = status.Uptime
+	}
+	if s.began == s.began.Round(0) { // which takes the monotonic reading away
+		t.Error("the start is not known by the monotonic clock: a wall clock that is set would change the uptime")
+	}
+}
+
 func TestADiskThatFailsStopsTheNodeAndNothingIsAcknowledged(t *testing.T) {
 	c := alone(t)
 	fs := crashfs.New(1)
