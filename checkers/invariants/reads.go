@@ -1,6 +1,7 @@
 package invariants
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -45,12 +46,11 @@ func (c *Checker) read(n *node, e *Event) {
 		}
 	default:
 		delete(n.reads, e.ID)
+		c.checks[LinearizableReads]++
 		if r.confirmed.place.kind == Other {
-			c.checks[LinearizableReads]++
 			c.violated(LinearizableReads, []Event{*e}, "%s served a read that was not confirmed.", n.name)
 			return
 		}
-		c.checks[LinearizableReads]++
 		if e.Applied < r.confirmed.index {
 			confirmed := c.indexEvent(r.confirmed)
 			confirmed.ID = e.ID
@@ -70,7 +70,7 @@ type heal struct {
 // went on writing. It is to be called before the events after that moment are added.
 func (c *Checker) Healed(at time.Time) {
 	c.heals = append(c.heals, heal{at: at.UnixNano()})
-	slices.SortFunc(c.heals, func(a, b heal) int { return int(min(max(a.at-b.at, -1), 1)) })
+	slices.SortFunc(c.heals, func(a, b heal) int { return cmp.Compare(a.at, b.at) })
 }
 
 // healedBy notes what a leader did in time after a heal.

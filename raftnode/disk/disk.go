@@ -129,14 +129,12 @@ func (d *Disk) Append(hard raft.HardState, installed *raft.Snapshot, entries []r
 		d.hard = hard
 	}
 	if n := len(entries); n > 0 {
-		d.holds(entries[n-1].Index)
+		d.note(d.log.Segment(), entries[n-1].Index)
 	}
 	return encodeWrite(&d.buf, w, d.log.Append)
 }
 
-// holds notes that the segment at hand holds entries up to last.
-func (d *Disk) holds(last uint64) { d.note(d.log.Segment(), last) }
-
+// note keeps in mind that a segment is there, and holds entries up to last.
 func (d *Disk) note(number, last uint64) {
 	if n := len(d.segments); n == 0 || d.segments[n-1].number != number {
 		d.segments = append(d.segments, segment{number: number})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"capsize/raftnode/internal/varint"
 	"capsize/raftnode/raft"
 )
 
@@ -101,31 +102,15 @@ func appendPosition(b []byte, p position) []byte {
 
 var errRecord = errors.New("malformed record")
 
-// numbers reads varints until one is malformed.
-type numbers struct {
-	rest []byte
-	bad  bool
+func readHardState(in *varint.Reader) raft.HardState {
+	return raft.HardState{Term: in.Next(), Vote: in.Next(), Commit: in.Next()}
 }
 
-func (n *numbers) next() uint64 {
-	v, size := binary.Uvarint(n.rest)
-	if size <= 0 {
-		n.bad = true
-		return 0
-	}
-	n.rest = n.rest[size:]
-	return v
-}
-
-func (n *numbers) hardState() raft.HardState {
-	return raft.HardState{Term: n.next(), Vote: n.next(), Commit: n.next()}
-}
-
-func (n *numbers) position() position { return position{n.next(), n.next()} }
+func readPosition(in *varint.Reader) position { return position{in.Next(), in.Next()} }
 
 // end is an error unless everything was well formed and read.
-func (n *numbers) end() error {
-	if n.bad || len(n.rest) > 0 {
+func end(in *varint.Reader) error {
+	if !in.Complete() {
 		return errRecord
 	}
 	return nil
@@ -136,29 +121,28 @@ func decodeWrite(record []byte) (w write, err error) {
 	if len(record) < 2 || record[1]&^(flagHardState|flagInstalled) != 0 {
 		return write{}, errRecord
 	}
-	in := numbers{rest: record[2:]}
+	in := varint.NewReader(record[2:])
 	if record[1]&flagHardState != 0 {
-		w.hard = in.hardState()
+		w.hard = readHardState(in)
 	}
 	if record[1]&flagInstalled != 0 {
-		w.installed = in.position()
+		w.installed = readPosition(in)
 	}
-	count := in.next()
+	count := in.Next()
 	w.entries = make([]raft.Entry, 0, min(count, 1024))
 	for range count {
-		length := in.next()
-		if in.bad || length > uint64(len(in.rest)) {
+		encoded := in.Bytes(len(record))
+		if in.Bad() {
 			return write{}, errRecord
 		}
-		e, err := raft.DecodeEntry(in.rest[:length:length])
+		e, err := raft.DecodeEntry(encoded)
 		if err != nil {
 			return write{}, fmt.Errorf("%w: %w", errRecord, err)
 		}
-		in.rest = in.rest[length:]
 		if n := len(w.entries); n > 0 && e.Index != w.entries[n-1].Index+1 {
 			return write{}, fmt.Errorf("%w: entry %d after %d", errRecord, e.Index, w.entries[n-1].Index)
 		}
 		w.entries = append(w.entries, e)
 	}
-	return w, in.end()
+	return w, end(in)
 }

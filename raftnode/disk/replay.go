@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"slices"
 
+	"capsize/raftnode/internal/varint"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/wal"
 )
 
 // replayed is the log as far as it has been read.
 type replayed struct {
-	any bool
 	// begins: nothing was released between base and the entries. Else base is only where those
 	// that are left begin; whether a snapshot stands for the others is seen at the end.
 	begins  bool
@@ -28,20 +28,20 @@ func (d *Disk) head() [][]byte {
 }
 
 func (d *Disk) replay(number uint64, record []byte) error {
-	in := numbers{rest: record[1:]}
+	in := varint.NewReader(record[1:])
 	switch record[0] {
 	case recordHead:
 		return d.replayHead(number, in)
 	case recordBoot:
-		incarnation := in.next()
-		if err := in.end(); err != nil || incarnation != d.incarnation+1 {
+		incarnation := in.Next()
+		if err := end(in); err != nil || incarnation != d.incarnation+1 {
 			return fmt.Errorf("%w: start number %d follows %d", wal.ErrCorrupt, incarnation, d.incarnation)
 		}
 		d.incarnation = incarnation
 		return nil
 	case recordSnapshot:
-		taken := in.position()
-		if err := in.end(); err != nil || taken.index <= d.snapshot.index {
+		taken := readPosition(in)
+		if err := end(in); err != nil || taken.index <= d.snapshot.index {
 			return fmt.Errorf("%w: a snapshot at %d follows one at %d", wal.ErrCorrupt, taken.index, d.snapshot.index)
 		}
 		d.snapshot = taken
@@ -58,14 +58,15 @@ func (d *Disk) replay(number uint64, record []byte) error {
 
 // replayHead takes what the first head says of segments that were released. Every later one
 // repeats what was read already.
-func (d *Disk) replayHead(number uint64, in numbers) error {
-	incarnation, hard, snapshot := in.next(), in.hardState(), in.position()
-	if err := in.end(); err != nil {
+func (d *Disk) replayHead(number uint64, in *varint.Reader) error {
+	incarnation, hard, snapshot := in.Next(), readHardState(in), readPosition(in)
+	if err := end(in); err != nil {
 		return fmt.Errorf("%w: head: %w", wal.ErrCorrupt, err)
 	}
+	first := len(d.segments) == 0
 	d.note(number, 0)
-	if !d.replayed.any {
-		d.replayed.any, d.replayed.begins = true, number == 1
+	if first {
+		d.replayed.begins = number == 1
 		d.incarnation, d.hard, d.snapshot = incarnation, hard, snapshot
 		return nil
 	}
@@ -83,7 +84,7 @@ func (d *Disk) replayWrite(number uint64, w write) error {
 	}
 	if w.installed != (position{}) {
 		d.snapshot = w.installed
-		*r = replayed{any: true, begins: true, base: w.installed.index}
+		*r = replayed{begins: true, base: w.installed.index}
 	}
 	if len(w.entries) == 0 {
 		return nil

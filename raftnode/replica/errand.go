@@ -30,6 +30,12 @@ const (
 	Update // its address
 )
 
+// confChangeTypes says what each ChangeOp is to the core.
+var confChangeTypes = [...]raft.ConfChangeType{
+	AddVoter: raft.ConfChangeAddNode, AddLearner: raft.ConfChangeAddLearnerNode, Promote: raft.ConfChangeAddNode,
+	Demote: raft.ConfChangeAddLearnerNode, Remove: raft.ConfChangeRemoveNode, Update: raft.ConfChangeUpdateNode,
+}
+
 // Change is one change of the members. Several at once take effect together, by way of a
 // joint configuration (Raft paper 6).
 type Change struct {
@@ -121,11 +127,7 @@ func (r *Replica) resolve(changes []Change) (change raft.ConfChangeV2, told []Me
 		case c.Op == Update:
 			told = append(told, Member{ID: member.ID, Name: c.Name, Address: c.Address})
 		}
-		kind := [...]raft.ConfChangeType{
-			AddVoter: raft.ConfChangeAddNode, AddLearner: raft.ConfChangeAddLearnerNode, Promote: raft.ConfChangeAddNode,
-			Demote: raft.ConfChangeAddLearnerNode, Remove: raft.ConfChangeRemoveNode, Update: raft.ConfChangeUpdateNode,
-		}[c.Op]
-		change.Changes = append(change.Changes, raft.ConfChangeSingle{Type: kind, NodeID: member.ID})
+		change.Changes = append(change.Changes, raft.ConfChangeSingle{Type: confChangeTypes[c.Op], NodeID: member.ID})
 	}
 	return change, told, nil
 }

@@ -1,11 +1,13 @@
 package replica
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
+	"capsize/raftnode/internal/varint"
 	"capsize/raftnode/raft"
 )
 
@@ -33,15 +35,7 @@ type Members struct {
 }
 
 func (m *Members) find(id uint64) *Member {
-	i, found := slices.BinarySearchFunc(m.List, id, func(member Member, id uint64) int {
-		switch {
-		case member.ID < id:
-			return -1
-		case member.ID > id:
-			return 1
-		}
-		return 0
-	})
+	i, found := slices.BinarySearchFunc(m.List, id, func(member Member, id uint64) int { return cmp.Compare(member.ID, id) })
 	if !found {
 		return nil
 	}
@@ -89,7 +83,7 @@ func (m *Members) next(change raft.ConfChangeV2, told []Member) (Members, error)
 	return n, nil
 }
 
-// appendMembers encodes members; decodeMembers is its inverse.
+// appendMembers encodes members; decodeMembers is its inverse: they come last.
 func appendMembers(b []byte, list []Member) []byte {
 	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, m := range list {
@@ -104,42 +98,22 @@ func appendMembers(b []byte, list []Member) []byte {
 
 var errMembers = errors.New("malformed list of members")
 
-func decodeMembers(b []byte) (list []Member, rest []byte, err error) {
-	bad := false
-	number := func() uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			bad = true
-			return 0
-		}
-		b = b[n:]
-		return v
-	}
-	text := func(most int) string {
-		n := number()
-		if bad || n > uint64(most) || n > uint64(len(b)) {
-			bad = true
-			return ""
-		}
-		s := string(b[:n])
-		b = b[n:]
-		return s
-	}
-	count := number()
+func decodeMembers(in *varint.Reader) (list []Member, err error) {
+	count := in.Next()
 	if count > maxMembers {
-		return nil, nil, errMembers
+		return nil, errMembers
 	}
 	for range count {
-		member := Member{ID: number(), Name: text(MaxNameBytes), Address: text(MaxAddressBytes)}
-		if bad || member.ID == raft.None || member.Name == "" {
-			return nil, nil, errMembers
+		member := Member{ID: in.Next(), Name: string(in.Bytes(MaxNameBytes)), Address: string(in.Bytes(MaxAddressBytes))}
+		if in.Bad() || member.ID == raft.None || member.Name == "" {
+			return nil, errMembers
 		}
 		list = append(list, member)
 	}
-	if bad {
-		return nil, nil, errMembers
+	if !in.Complete() {
+		return nil, errMembers
 	}
-	return list, b, nil
+	return list, nil
 }
 
 // encodeContext is what a change of membership carries: who asked for it, and the names and
@@ -148,10 +122,7 @@ func encodeContext(t tag, told []Member) []byte { return appendMembers(t.appendT
 
 func decodeContext(b []byte) (t tag, told []Member, err error) {
 	t, rest := splitTag(b)
-	told, rest, err = decodeMembers(rest)
-	if err == nil && len(rest) > 0 {
-		err = errMembers
-	}
+	told, err = decodeMembers(varint.NewReader(rest))
 	return t, told, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"capsize/raftnode/internal/varint"
 	"capsize/raftnode/kv"
 	"capsize/raftnode/raft"
 	"capsize/raftnode/raft/membership"
@@ -15,7 +16,8 @@ import (
 // written with View.WriteTo by whatever goroutine.
 type Snapshot struct {
 	*raft.Snapshot
-	View *kv.View
+	View  *kv.View
+	state state // which its data encodes
 }
 
 // state is what the replica keeps beside the state machine, as of the last applied entry.
@@ -52,13 +54,11 @@ func decodeState(s *raft.Snapshot) (state, error) {
 		return state{}, errors.New("snapshot without a chain hash")
 	}
 	decoded := state{hash: binary.LittleEndian.Uint64(b), conf: s.Metadata.ConfState}
-	last, n := binary.Uvarint(b[8:])
-	if n <= 0 {
-		return state{}, errMembers
-	}
-	list, rest, err := decodeMembers(b[8+n:])
-	if err != nil || len(rest) > 0 {
-		return state{}, errMembers
+	in := varint.NewReader(b[8:])
+	last := in.Next()
+	list, err := decodeMembers(in)
+	if err != nil {
+		return state{}, err
 	}
 	decoded.members = Members{List: list, Last: last}
 	return decoded, nil
@@ -110,7 +110,7 @@ func (r *Replica) takeSnapshot(wanted bool) {
 			Data:     r.state.encode(),
 			Metadata: raft.SnapshotMetadata{Index: index, Term: term, ConfState: r.state.conf},
 		},
-		View: r.store.View(),
+		View: r.store.View(), state: r.state,
 	}
 	r.out.Take = q.saving
 }
@@ -132,7 +132,7 @@ func (r *Replica) SnapshotSaved() {
 		return
 	}
 	r.snapshots.taken = meta.Index
-	r.tracer.snapshot(trace.SnapTake, saved.Snapshot, saved.View.Digest())
+	r.tracer.snapshot(trace.SnapTake, meta, saved.state.hash, saved.View.Digest())
 	r.compact(meta.Index - min(meta.Index, r.config.KeepEntries))
 	r.finishErrands(func(e *errand) bool { return e.kind == TakeSnapshot }, Reply{Outcome: Done})
 }

@@ -137,7 +137,7 @@ func (t *tracer) core(e raft.Event) {
 	case raft.EventRestore:
 		a := t.replica.snapshots.arrival(e.Index)
 		t.base, t.hashes = e.Index, []uint64{a.state.hash}
-		t.snapshot(trace.SnapInstall, e.Snapshot, a.store.Digest())
+		t.snapshot(trace.SnapInstall, e.Snapshot.Metadata, a.state.hash, a.store.Digest())
 	case raft.EventProgress:
 		t.emit(trace.Event{Kind: trace.Progress, T: e.Term, Node: e.Peer, Last: e.Index, Next: e.Next})
 	}
@@ -226,15 +226,8 @@ func (t *tracer) confApplied(index uint64) {
 	t.emit(trace.Event{Kind: trace.ConfApply, I: index, Conf: conf(t.replica.state.conf)})
 }
 
-func (t *tracer) snapshot(kind trace.Kind, s *raft.Snapshot, digest uint64) {
-	state, err := decodeState(s)
-	if err != nil {
-		t.replica.fail(err)
-		return
-	}
-	t.emit(trace.Event{
-		Kind: kind, I: s.Metadata.Index, T: s.Metadata.Term, Hash: state.hash, Digest: digest, Conf: conf(s.Metadata.ConfState),
-	})
+func (t *tracer) snapshot(kind trace.Kind, s raft.SnapshotMetadata, hash, digest uint64) {
+	t.emit(trace.Event{Kind: kind, I: s.Index, T: s.Term, Hash: hash, Digest: digest, Conf: conf(s.ConfState)})
 }
 
 func (t *tracer) compacted(index uint64) {

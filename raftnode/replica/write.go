@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/binary"
 
+	"capsize/raftnode/internal/varint"
 	"capsize/raftnode/kv"
 	"capsize/raftnode/raft"
 )
@@ -39,18 +40,12 @@ func (t tag) appendTo(b []byte) []byte {
 // splitTag separates an entry's tag from its command. An entry that has none yields no
 // tag, and a command that the state machine takes for nothing or for malformed.
 func splitTag(data []byte) (t tag, command []byte) {
-	rest := data
-	for _, field := range []*uint64{&t.node, &t.incarnation, &t.number} {
-		v, n := binary.Uvarint(rest)
-		if n <= 0 {
-			return tag{}, data
-		}
-		*field, rest = v, rest[n:]
-	}
-	if len(rest) == 0 {
+	in := varint.NewReader(data)
+	t = tag{in.Next(), in.Next(), in.Next()}
+	if in.Bad() || len(in.Rest()) == 0 {
 		return tag{}, data
 	}
-	return t, rest
+	return t, in.Rest()
 }
 
 func (r *Replica) addWrite(q Request, deadline int) {

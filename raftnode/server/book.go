@@ -26,12 +26,15 @@ func newBook(c Config, known []replica.Member) *book {
 	return b
 }
 
-// name returns a member's name, a removed one's too; empty for none.
-func (b *book) name(id uint64) string {
+// member returns a member, a removed one too; zero for none.
+func (b *book) member(id uint64) replica.Member {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.members[id].Name
+	return b.members[id]
 }
+
+// name returns a member's name; empty for none.
+func (b *book) name(id uint64) string { return b.member(id).Name }
 
 // address returns at which address this node reaches a member.
 func (b *book) address(m replica.Member) string {

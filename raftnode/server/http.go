@@ -52,6 +52,10 @@ type statusBody struct {
 	Commit   uint64 `json:"commit"`
 	Applied  uint64 `json:"applied"`
 	Snapshot uint64 `json:"snapshot"` // index of the newest durable one; 0: none
+	// Time is the node's wall clock, in RFC 3339 with nanoseconds, and UTC. It is no time.Time:
+	// that cannot be encoded past the year 9999, where a fault may well set a clock.
+	Time   string  `json:"time"`
+	Uptime float64 `json:"uptime"` // seconds since the node started, by its monotonic clock
 }
 
 // exchange is a request to the HTTP API and the answer to it.
@@ -155,12 +159,14 @@ func (s *Server) newWeb() *fasthttp.Server {
 	}
 }
 
-// serveStatus answers from what the loop said last: it waits for nobody.
+// serveStatus answers from what the loop said last: it waits for nobody. The clocks are read
+// now, so that whoever disturbs them sees here what the node sees.
 func (s *Server) serveStatus(c *exchange) {
 	status := s.status.Load()
 	answer(c, http.StatusOK, statusBody{
 		ID: status.ID, Name: s.config.Name, Term: status.Term, Role: status.Role.String(),
 		Leader: s.book.name(status.Leader), Commit: status.Commit, Applied: status.Applied, Snapshot: status.Snapshot,
+		Time: time.Now().UTC().Format(time.RFC3339Nano), Uptime: time.Since(s.began).Seconds(),
 	})
 }
 
@@ -273,17 +279,24 @@ func refuse(c *exchange, reply replica.Reply) {
 	}
 }
 
+// codes are the status codes of what the replica answers with; the first that fits counts.
+var codes = [...]struct {
+	reason error
+	code   int
+}{
+	{replica.ErrTimeout, http.StatusGatewayTimeout},
+	{replica.ErrSuperseded, http.StatusConflict},
+	{replica.ErrConfChange, http.StatusConflict},
+	{replica.ErrNotCaughtUp, http.StatusConflict},
+	{replica.ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{replica.ErrInvalid, http.StatusBadRequest},
+	{replica.ErrReused, http.StatusBadRequest},
+}
+
 func code(err error) int {
-	for code, reasons := range map[int][]error{
-		http.StatusGatewayTimeout:        {replica.ErrTimeout},
-		http.StatusConflict:              {replica.ErrSuperseded, replica.ErrConfChange, replica.ErrNotCaughtUp},
-		http.StatusRequestEntityTooLarge: {replica.ErrTooLarge},
-		http.StatusBadRequest:            {replica.ErrInvalid, replica.ErrReused},
-	} {
-		for _, reason := range reasons {
-			if errors.Is(err, reason) {
-				return code
-			}
+	for _, c := range codes {
+		if errors.Is(err, c.reason) {
+			return c.code
 		}
 	}
 	return http.StatusServiceUnavailable

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"sync"
@@ -48,17 +47,11 @@ func BenchmarkRestart(b *testing.B) {
 
 func begin(b *testing.B, config Config) (s *Server, stop func()) {
 	b.Helper()
-	s, err := Start(config)
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	s, cancel, ended := launch(b, config)
 	return s, func() {
 		b.Helper()
 		cancel()
-		if err := <-ended; err != nil {
+		if err := ended(); err != nil {
 			b.Fatal(err)
 		}
 		runtime.GC()

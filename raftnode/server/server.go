@@ -41,6 +41,7 @@ const (
 // Server is a node. Start makes one, Run lets it live.
 type Server struct {
 	config    Config
+	began     time.Time // when Start was called
 	id        uint64
 	book      *book
 	peers     net.Listener
@@ -82,6 +83,7 @@ func Start(config Config) (*Server, error) {
 	}
 	s := &Server{
 		config:   config,
+		began:    time.Now(),
 		inbox:    make(chan raft.Message, inboxMessages),
 		requests: make(chan request, queuedRequests),
 		calls:    make(chan func(), queuedCalls),
@@ -216,7 +218,7 @@ func (s *Server) startTransport() {
 	}
 	s.transport = transport.Start(transport.Config{
 		Cluster: s.config.Cluster, Self: s.id, Listener: s.peers, Peers: peers,
-		Advertise: s.book.all()[s.id].Address, Receive: s.receive, ReceiveSnapshot: s.receiveSnapshot, SnapshotBytesPerSecond: s.config.SnapshotRate,
+		Advertise: s.book.member(s.id).Address, Receive: s.receive, ReceiveSnapshot: s.receiveSnapshot, SnapshotBytesPerSecond: s.config.SnapshotRate,
 		Logf: s.config.Logf,
 	})
 	s.metrics.traffic(s)

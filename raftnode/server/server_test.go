@@ -36,26 +36,36 @@ func alone(t *testing.T) Config {
 	}
 }
 
-// run starts a node; the returned function stops it and returns what Run did.
-func run(t *testing.T, c Config) (stop func() error) {
+// launch starts a node. It runs until cancel is called, or fails before; ended returns what
+// Run did then, and is to be called once.
+func launch(t testing.TB, c Config) (s *Server, cancel func(), ended func() error) {
 	t.Helper()
 	s, err := Start(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	stopped := false
-	stop = func() error {
-		cancel()
-		stopped = true
+	end := make(chan error, 1)
+	go func() { end <- s.Run(ctx) }()
+	return s, cancel, func() error {
 		select {
-		case err := <-ended:
+		case err := <-end:
 			return err
 		case <-time.After(10 * time.Second):
 			return errors.New("the node does not stop")
 		}
+	}
+}
+
+// run starts a node; the returned function stops it and returns what Run did.
+func run(t *testing.T, c Config) (stop func() error) {
+	t.Helper()
+	_, cancel, ended := launch(t, c)
+	stopped := false
+	stop = func() error {
+		cancel()
+		stopped = true
+		return ended()
 	}
 	t.Cleanup(func() {
 		if !stopped {
@@ -256,16 +266,53 @@ func TestWithoutAMajorityRequestsFailAndStatusAnswers(t *testing.T) {
 	}
 }
 
+func TestStatusTellsTheClocksOfTheNode(t *testing.T) {
+	c := alone(t)
+	began := time.Now()
+	s, cancel, ended := launch(t, c)
+	started := time.Now()
+	defer func() {
+		cancel()
+		if err := ended(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ask := func() (asked time.Time, status statusBody, answered time.Time) {
+		asked = time.Now()
+		got := call(t, "GET", "http://"+c.ListenClient+"/v1/status", "")
+		answered = time.Now()
+		if err := json.Unmarshal([]byte(got.body), &status); err != nil {
+			t.Fatalf("%+v: %v", got, err)
+		}
+		return asked, status, answered
+	}
+	before := -1.0
+	for range 3 {
+		asked, status, answered := ask()
+		told, err := time.Parse(time.RFC3339Nano, status.Time)
+		if err != nil || !strings.HasSuffix(status.Time, "Z") {
+			t.Fatalf("time %q: want RFC 3339 in UTC: %v", status.Time, err)
+		}
+		if told.Before(asked.Round(0)) || told.After(answered.Round(0)) {
+			t.Errorf("the node says %s between %s and %s", status.Time, asked.UTC(), answered.UTC())
+		}
+		least, most := asked.Sub(started).Seconds(), answered.Sub(began).Seconds()
+		if status.Uptime <= before || status.Uptime < least || status.Uptime > most {
+			t.Errorf("up for %g s: want more than %g, and %g to %g", status.Uptime, before, least, most)
+		}
+		before = status.Uptime
+	}
+	if s.began == s.began.Round(0) { // which takes the monotonic reading away
+		t.Error("the start is not known by the monotonic clock: a wall clock that is set would change the uptime")
+	}
+}
+
 func TestADiskThatFailsStopsTheNodeAndNothingIsAcknowledged(t *testing.T) {
 	c := alone(t)
 	fs := crashfs.New(1)
 	c.FS = fs
-	s, err := Start(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(context.Background()) }()
+	_, cancel, ended := launch(t, c)
+	defer cancel()
 	waitForLeader(t, c.ListenClient)
 	broken := errors.New("input/output error")
 	fs.FailSync(broken)
@@ -273,13 +320,8 @@ func TestADiskThatFailsStopsTheNodeAndNothingIsAcknowledged(t *testing.T) {
 	if got.code == 200 || strings.Contains(got.body, `"outcome":"definite"`) {
 		t.Errorf("a write that did not reach the disk: %+v", got)
 	}
-	select {
-	case err := <-ended:
-		if !errors.Is(err, broken) {
-			t.Errorf("the node ended with %v", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("the node goes on")
+	if err := ended(); !errors.Is(err, broken) {
+		t.Errorf("the node ended with %v", err)
 	}
 }
 

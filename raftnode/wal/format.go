@@ -49,7 +49,11 @@ func encodeHeader(b []byte, id Identity, segment uint64) {
 // leave: a header or head that is not whole, and behind it nothing that was written when
 // they were durable.
 func unfinished(data []byte, segment uint64) bool {
-	return !headWhole(data, segment) && !writtenLater(data, segment)
+	if headWhole(data, segment) {
+		return false
+	}
+	_, later := provesDurable(data, segment, 0)
+	return !later
 }
 
 func headWhole(data []byte, segment uint64) bool {
@@ -68,11 +72,6 @@ func headWhole(data []byte, segment uint64) bool {
 		offset = f.end
 	}
 	return true
-}
-
-func writtenLater(data []byte, segment uint64) bool {
-	_, found := provesDurable(data, segment, 0)
-	return found
 }
 
 func allZero(data []byte) bool { return len(bytes.TrimLeft(data, "\x00")) == 0 }

@@ -144,6 +144,16 @@ func (c *FS) begin() (crashing bool, err error) {
 	return false, nil
 }
 
+// do does an operation of which a crash in its middle may leave anything: as if it were done,
+// for Restart then draws what is left of it. mu is held.
+func (c *FS) do(f func()) error {
+	crashing, err := c.begin()
+	if err == nil || crashing {
+		f()
+	}
+	return err
+}
+
 // MkdirAll implements files.FS: directories exist.
 func (c *FS) MkdirAll(string) error { return nil }
 
@@ -192,10 +202,7 @@ func (c *FS) Create(path string) (files.File, error) {
 	if c.names[path] != nil && !c.crashed {
 		return nil, fmt.Errorf("create %s: %w", path, fs.ErrExist)
 	}
-	crashing, err := c.begin()
-	if err == nil || crashing {
-		c.names[path] = &inode{}
-	}
+	err := c.do(func() { c.names[path] = &inode{} })
 	return &handle{fs: c, file: c.names[path], boot: c.boot}, err
 }
 
@@ -223,11 +230,7 @@ func (c *FS) OpenFile(path string) (files.File, error) {
 func (c *FS) Remove(path string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	crashing, err := c.begin()
-	if err == nil || crashing {
-		delete(c.names, path)
-	}
-	return err
+	return c.do(func() { delete(c.names, path) })
 }
 
 // Rename implements files.FS. In a crash before the directory is synced each of the two
@@ -239,12 +242,10 @@ func (c *FS) Rename(from, to string) error {
 	if c.names[from] == nil && !c.crashed {
 		return fmt.Errorf("rename %s: %w", from, fs.ErrNotExist)
 	}
-	crashing, err := c.begin()
-	if err == nil || crashing {
+	return c.do(func() {
 		c.names[to] = c.names[from]
 		delete(c.names, from)
-	}
-	return err
+	})
 }
 
 // SyncDir implements files.FS.
@@ -279,11 +280,7 @@ func (h *handle) do(f func()) error {
 	if h.boot != h.fs.boot {
 		return ErrCrashed
 	}
-	crashing, err := h.fs.begin()
-	if err == nil || crashing {
-		f()
-	}
-	return err
+	return h.fs.do(f)
 }
 
 // WriteAt writes, beyond the end too. When the crash comes in its middle, any part of it
