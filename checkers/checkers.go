@@ -55,5 +55,6 @@ type Result struct {
 	Leaders         *LeadersEvidence         `json:"leaders,omitempty"`
 	Liveness        *LivenessEvidence        `json:"liveness,omitempty"`
 	Faults          *FaultsEvidence          `json:"faults,omitempty"`
+	Coverage        *CoverageEvidence        `json:"coverage,omitempty"`
 	Statistics      *Statistics              `json:"statistics,omitempty"`
 }

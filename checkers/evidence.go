@@ -71,6 +71,26 @@ type FaultsEvidence struct {
 	Problems []string       `json:"problems,omitempty"`
 }
 
+// CoverageEvidence is what the faults of a run put to the test.
+type CoverageEvidence struct {
+	Faults []FaultCoverage `json:"faults,omitempty"` // that landed, by name, in the order in which they first did
+	Missed []string        `json:"missed,omitempty"` // what was demanded and not met
+	// Beyond names faults that break what Raft builds on: a correct system may fail under them.
+	Beyond []string `json:"beyond,omitempty"`
+}
+
+// FaultCoverage is what the faults of one name put to the test.
+type FaultCoverage struct {
+	Name             string        `json:"name"`
+	Landed           int           `json:"landed"`
+	OnLeader         int           `json:"onLeader"` // the leader was among the targets
+	LeaderInMinority int           `json:"leaderInMinority,omitempty"`
+	LeaderInMajority int           `json:"leaderInMajority,omitempty"`
+	InForce          time.Duration `json:"inForce"`  // all together
+	InFlight         int           `json:"inFlight"` // operations when they landed, all together
+	During           int           `json:"during"`   // operations in flight at some moment of it, all together
+}
+
 // Statistics counts the clients' operations.
 type Statistics struct {
 	Operations map[string]Counts `json:"operations"`       // by F; "" is all of them

@@ -96,6 +96,8 @@ func (e *FaultsEvidence) add(l *life) {
 		problem("it missed: %s", l.missed.Error)
 	case l.landed == nil:
 		problem("it was injected, but nothing says that it landed")
+	case l.missed != nil:
+		problem("it did not stay in force: %s", l.missed.Error)
 	case len(l.landed.Fault.Proof) == 0:
 		problem("it is said to have landed, without proof")
 	default:

@@ -12,6 +12,7 @@ import (
 
 	"capsize/checkers"
 	"capsize/histories"
+	"capsize/nemesis"
 	"capsize/reports"
 	"capsize/workloads"
 )
@@ -102,6 +103,7 @@ type recorded struct {
 	history  *histories.History
 	traces   map[string]string
 	workload workloads.Workload
+	demands  []checkers.Demand
 }
 
 func loadRun(dir Directory) (*recorded, error) {
@@ -123,6 +125,9 @@ func loadRun(dir Directory) (*recorded, error) {
 	if r.history, err = histories.ReadFile(dir.History()); err != nil {
 		return nil, err
 	}
+	if r.demands, err = demandsOf(dir); err != nil {
+		return nil, err
+	}
 	for _, node := range r.facts.Nodes {
 		trace := dir.Node(node) + "/trace.jsonl"
 		if _, err := os.Stat(trace); err == nil {
@@ -130,6 +135,29 @@ func loadRun(dir Directory) (*recorded, error) {
 		}
 	}
 	return r, nil
+}
+
+// demandsOf reads what the run's schedule demanded of it. A run that ended before it had a
+// schedule demanded nothing yet.
+func demandsOf(dir Directory) ([]checkers.Demand, error) {
+	schedule, err := nemesis.LoadSchedule(dir.Schedule())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var demands []checkers.Demand
+	for _, d := range schedule.Coverage {
+		demand := checkers.Demand{
+			What: d.String(), Params: d.Params, Leader: d.Leader, Times: d.Times, InForce: d.InForce, Operations: d.Operations,
+		}
+		if d.Fault != "" {
+			demand.Faults = nemesis.FaultsIn(d.Fault)
+		}
+		demands = append(demands, demand)
+	}
+	return demands, nil
 }
 
 func (r *recorded) judge(ctx context.Context) *Judgement {
@@ -142,6 +170,13 @@ func (r *recorded) judge(ctx context.Context) *Judgement {
 	}
 	if r.history.Truncated != "" {
 		j.Notes = append(j.Notes, "history.jsonl ends in the middle of a line, which was left out: "+r.history.Truncated)
+	}
+	for _, result := range results {
+		if result.Coverage != nil {
+			for _, beyond := range result.Coverage.Beyond {
+				j.Notes = append(j.Notes, "a correct system may fail under this run's faults: "+beyond)
+			}
+		}
 	}
 	j.Status = statusOf(checkers.Overall(results), len(j.Problems) > 0)
 	j.Verdict = j.Status.String()
@@ -177,6 +212,7 @@ func (r *recorded) checkers() []checkers.Checker {
 		&checkers.Exits{},
 		&checkers.Liveness{Bound: r.plan.RecoveryLimit},
 		&checkers.Faults{Planned: r.facts.Planned},
+		&checkers.Coverage{Demands: r.demands},
 		&checkers.Stats{MinimumOK: r.plan.MinOK},
 	}
 }

@@ -1,6 +1,7 @@
 package nemesis
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -22,6 +23,24 @@ type Demand struct {
 
 // Hit is the Leader of a [Demand] that the leader was among the targets.
 const Hit = "hit"
+
+// String says what is demanded, for people.
+func (d Demand) String() string {
+	what := d.Fault
+	if what == "" {
+		what = "any fault"
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Params)) {
+		what += " " + name + "=" + d.Params[name]
+	}
+	switch d.Leader {
+	case Hit:
+		what += " of the leader"
+	case InMinority, InMajority:
+		what += " with the leader in a " + d.Leader
+	}
+	return what
+}
 
 func (d Demand) validate() *ScheduleError {
 	switch {
