@@ -24,6 +24,9 @@ type Effects struct {
 	cuts    map[int][]agent.Pair // by step
 
 	states map[string]*nodeState
+
+	members    Members    // nil where the system has no such interface
+	membership sync.Mutex // held while the members change: one change at a time
 }
 
 // layers is what the steps in force ask of one tool on one node, in the order in which they
@@ -70,12 +73,16 @@ type nodeState struct {
 	downBy   int          // the step that killed it and has not started it again; 0 for none
 	doubtful bool         // the kill failed: the process may run yet
 	unproven bool         // started again, but it has not answered yet
+	// joining is how the process is started since the node joined the cluster anew; nil while
+	// it is the member that it was at first.
+	joining *clusters.Process
 }
 
 func newEffects(c Config) *Effects {
 	e := &Effects{
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
-		cuts: make(map[int][]agent.Pair), states: make(map[string]*nodeState),
+		members: c.Members,
+		cuts:    make(map[int][]agent.Pair), states: make(map[string]*nodeState),
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}

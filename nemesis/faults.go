@@ -135,6 +135,11 @@ var faults = []Fault{
 	crashLoop{},
 	rollingRestart{},
 	amnesia{},
+	remove{},
+	demote{},
+	replace{},
+	transfer{},
+	churn{},
 }
 
 // Faults returns all faults that a schedule can name.
