@@ -7,10 +7,7 @@ import (
 	"time"
 )
 
-const (
-	memberPoll  = 20 * time.Millisecond
-	leaderShown = 3 * time.Second // for the nodes' own view to show a leader
-)
+const memberPoll = 20 * time.Millisecond
 
 var (
 	needsMembers = always([]string{Membership})
