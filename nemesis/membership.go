@@ -36,7 +36,7 @@ func (remove) About() About {
 		Params:  []Param{leastVoters},
 		Target:  always(Spare),
 		Needs:   needsMembers,
-		Cards:   []Card{{Spare, nil, 1, 4}, {Leader, nil, 2, 4}},
+		Cards:   []Card{{Spare, nil, 1, 4}, {Leader, nil, 3, 4}},
 	}
 }
 
@@ -67,7 +67,7 @@ func (demote) About() About {
 		Params:  []Param{leastVoters},
 		Target:  always(Spare),
 		Needs:   needsMembers,
-		Cards:   []Card{{Spare, nil, 2, 4}, {Leader, nil, 3, 4}},
+		Cards:   []Card{{Spare, nil, 3, 4}, {Leader, nil, 3, 4}},
 	}
 }
 
@@ -124,7 +124,7 @@ func (replace) About() About {
 		Params:  []Param{leastVoters},
 		Target:  always(Spare),
 		Needs:   needsMembers,
-		Cards:   []Card{{Spare, nil, 2, 4}, {Leader, nil, 3, 4}},
+		Cards:   []Card{{Spare, nil, 3, 4}, {Leader, nil, 3, 4}},
 	}
 }
 
@@ -180,7 +180,7 @@ func (transfer) About() About {
 		Meaning: "leadership is handed over to the target, by the system's own means",
 		Target:  always(Follower),
 		Needs:   needsMembers,
-		Cards:   []Card{{Follower, nil, 2, 2}},
+		Cards:   []Card{{Follower, nil, 3, 2}},
 	}
 }
 

@@ -144,7 +144,7 @@ func FuzzParseSchedule(f *testing.F) {
 
 func TestTheDefaultRunIsVariedAndHitsTheLeader(t *testing.T) {
 	for seed := range uint64(200) {
-		s := Generate(seed, Options{Faults: FaultNames(), Interval: 5 * time.Second, TimeLimit: 30 * time.Second, Nodes: names(5)})
+		s := Generate(seed, Options{Faults: slices.Concat(FaultsIn("partition"), FaultsIn("pause"), FaultsIn("kill")), Interval: 5 * time.Second, TimeLimit: 30 * time.Second, Nodes: names(5)})
 		if n := len(s.Steps); n < 4 || n > 6 {
 			t.Errorf("seed %d: %d faults", seed, n)
 		}
