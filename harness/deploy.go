@@ -74,6 +74,7 @@ func (r *run) deploy(ctx context.Context, planned nemesis.Schedule) (*deployment
 	if err != nil {
 		return d, fmt.Errorf("ask the agents what they can do: %w", err)
 	}
+	d.addMembership(survey)
 	if d.schedule, err = r.draw(planned, survey); err != nil {
 		return d, err
 	}

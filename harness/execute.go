@@ -97,9 +97,10 @@ func (r *run) nemesis(d *deployment, watch *observer) *nemesis.Nemesis {
 			node, _, ok := watch.Leader()
 			return node, ok
 		},
-		Ready: d.serves,
-		Log:   r.recorder,
-		Say:   r.progress.Say,
+		Ready:   d.serves,
+		Members: d.members(),
+		Log:     r.recorder,
+		Say:     r.progress.Say,
 	})
 }
 

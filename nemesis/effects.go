@@ -29,6 +29,9 @@ type Effects struct {
 
 	states map[string]*nodeState
 	limits map[string]*layers[limits.Limit] // by node; the nodeState's lock is taken before theirs
+
+	members    Members    // nil where the system has no such interface
+	membership sync.Mutex // held while the members change: one change at a time
 }
 
 // layers is what the steps in force ask of one tool on one node, in the order in which they
@@ -75,13 +78,17 @@ type nodeState struct {
 	downBy   int          // the step that killed it and has not started it again; 0 for none
 	doubtful bool         // the kill failed: the process may run yet
 	unproven bool         // started again, but it has not answered yet
+	// joining is how the process is started since the node joined the cluster anew; nil while
+	// it is the member that it was at first.
+	joining *clusters.Process
 }
 
 func newEffects(c Config) *Effects {
 	e := &Effects{
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
 		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), states: make(map[string]*nodeState),
-		limits: make(map[string]*layers[limits.Limit]),
+		limits:  make(map[string]*layers[limits.Limit]),
+		members: c.Members,
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}

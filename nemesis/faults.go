@@ -144,6 +144,11 @@ var faults = []Fault{
 	starveFiles{},
 	starveProcesses{},
 	slowIO{},
+	remove{},
+	demote{},
+	replace{},
+	transfer{},
+	churn{},
 }
 
 // Faults returns all faults that a schedule can name.

@@ -279,16 +279,31 @@ func (e *Effects) restart(ctx context.Context, node string, id int) error {
 	if state.downBy != id {
 		return nil
 	}
-	if state.doubtful {
-		if _, err := e.signal(ctx, node, "kill"); err != nil && !errors.Is(err, ErrEnded) {
-			return err
-		}
-		state.doubtful = false
+	if err := e.settleKill(ctx, node); err != nil {
+		return err
 	}
-	if err := e.controller.Start(ctx, node, e.processes[node]); err != nil {
+	process := e.processes[node]
+	if state.joining != nil {
+		process = *state.joining
+	}
+	if err := e.controller.Start(ctx, node, process); err != nil {
 		return err
 	}
 	state.downBy, state.unproven = 0, true
+	return nil
+}
+
+// settleKill kills a process again of which it is not certain that it was. The caller holds
+// the lock of the node's state.
+func (e *Effects) settleKill(ctx context.Context, node string) error {
+	state := e.states[node]
+	if !state.doubtful {
+		return nil
+	}
+	if _, err := e.signal(ctx, node, "kill"); err != nil && !errors.Is(err, ErrEnded) {
+		return err
+	}
+	state.doubtful = false
 	return nil
 }
 

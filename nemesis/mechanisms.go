@@ -30,6 +30,11 @@ var mechanisms = map[string][3]Mechanism{
 		{"nftables by netlink, at the client ports", "CAP_NET_ADMIN in the container"},
 		{"nftables by netlink, at the client ports", "root"},
 	},
+	Membership: {
+		{"the system's own interface", "a system that has one"},
+		{"the system's own interface", "a system that has one"},
+		{"the system's own interface", "a system that has one"},
+	},
 	agent.LimitCPU: {
 		{"cgroup, else stop and continue", "a writable cgroup for the first"},
 		{"stop and continue", ""},

@@ -53,8 +53,10 @@ type Config struct {
 	// Ready returns when the node serves again, or with an error when ctx ends before.
 	Ready      func(ctx context.Context, node string) error
 	ReadyLimit time.Duration // for a killed node to serve again; 0 means 20 s
-	Log        Log
-	Say        func(format string, args ...any) // tells a person what happens; may be nil
+	// Members changes the cluster's members; nil where the system has no interface for that.
+	Members Members
+	Log     Log
+	Say     func(format string, args ...any) // tells a person what happens; may be nil
 }
 
 // Log is where the phases of faults are recorded; a [histories.Recorder] is one.
@@ -298,8 +300,9 @@ func (n *Nemesis) plannedLocked() []Planned {
 // error names what is stuck.
 func (n *Nemesis) HealAll(ctx context.Context) error {
 	standing := n.standing()
-	// A killed node may not serve before it can talk to the others, and they run.
-	order := map[string]int{"partition": 1, "pause": 2, "kill": 3}
+	// A killed node may not serve before it can talk to the others, and they run; members change
+	// only when a majority serves.
+	order := map[string]int{"partition": 1, "pause": 2, "kill": 3, "remove": 4, "demote": 4, "replace": 4, "churn": 4}
 	slices.SortStableFunc(standing, func(a, b Planned) int { return order[a.Fault] - order[b.Fault] })
 	var problems []error
 	for _, planned := range standing {

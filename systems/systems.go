@@ -5,7 +5,7 @@
 // that the cluster's Dial says: so that clients can be cut.
 //
 // The smallest useful system is a key-value client and a command line. What else it
-// can do, it says by implementing optional interfaces: [Observer], [Traced].
+// can do, it says by implementing optional interfaces: [Observer], [Traced], [Membership].
 package systems
 
 import (
@@ -68,3 +68,44 @@ type Traced interface {
 	// the name each gets below nodes/<node>/ in the run directory.
 	Artifacts(node string) map[string]string
 }
+
+// Membership is implemented by systems whose members can be changed while they serve.
+type Membership interface {
+	// Members returns the members as one node knows them. It need not be the latest list.
+	Members(ctx context.Context, c clusters.Cluster, node string) ([]Member, error)
+	// Change makes changes that take effect together, and returns when they are in force. It
+	// goes through elections, and asks again, until ctx ends. An error that is marked with
+	// [histories.Definite] proves that nothing was changed and nothing will be.
+	Change(ctx context.Context, c clusters.Cluster, changes ...MemberChange) error
+	// Transfer makes a voter lead, and returns when it does.
+	Transfer(ctx context.Context, c clusters.Cluster, to string) error
+	// Joining describes the program on a node that was added while it had no data: it joins
+	// through another. The same program goes on with its data when it is started again.
+	Joining(c clusters.Cluster, node, through string) clusters.Process
+}
+
+// Member is a member of the cluster. One that was removed and added again has another ID.
+type Member struct {
+	Node  string
+	ID    uint64
+	Voter bool // else a learner
+	Joint bool // a change of its vote is under way
+}
+
+// MemberChange is one change of the members.
+type MemberChange struct {
+	Op   MemberOp
+	Node string
+}
+
+// MemberOp is what is done to a member.
+type MemberOp string
+
+// The changes of a member.
+const (
+	AddVoter      MemberOp = "add"
+	AddLearner    MemberOp = "add-learner"
+	PromoteMember MemberOp = "promote"
+	DemoteMember  MemberOp = "demote"
+	RemoveMember  MemberOp = "remove"
+)

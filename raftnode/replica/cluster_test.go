@@ -69,6 +69,11 @@ func TestTheLeaderGivesNewMembersTheirIDsAndNoneTwice(t *testing.T) {
 	if got := b.state.members.named("n2"); got.Address != "elsewhere:9" || got.ID != 3 {
 		t.Errorf("after the update: %+v", got)
 	}
+	b.ask(change(5, Change{Op: Remove, Name: "n2"}, Change{Op: AddLearner, Name: "n2", Address: "fresh:1"}))
+	b.wantReplies(Reply{ID: 5, Outcome: Done})
+	if got, want := names(b.Members()), []string{"1 n1", "4 n3 learner", "5 n2 learner"}; !slices.Equal(got, want) {
+		t.Errorf("members %v after one was replaced, want %v", got, want)
+	}
 }
 
 func TestChangesOfMembershipThatCannotBeMadeAreRefused(t *testing.T) {
@@ -84,6 +89,8 @@ func TestChangesOfMembershipThatCannotBeMadeAreRefused(t *testing.T) {
 		{[]Change{{Op: AddVoter, Name: "n1", Address: "a:1"}}, ErrInvalid, "n1 is a member already"},
 		{[]Change{{Op: Promote, Name: "n7"}}, ErrInvalid, "n7 is no member"},
 		{[]Change{{Op: AddVoter, Name: "n3", Address: "a:1"}, {Op: AddVoter, Name: "n3", Address: "a:1"}}, ErrInvalid, "two members are named n3"},
+		{[]Change{{Op: Remove, Name: "n2"}, {Op: Promote, Name: "n2"}}, ErrInvalid, "n2 is no member"},
+		{[]Change{{Op: AddLearner, Name: "n2", Address: "a:1"}, {Op: Remove, Name: "n2"}}, ErrInvalid, "n2 is a member already"},
 		{[]Change{{Op: Remove, Name: "n1"}}, ErrConfChange, "no voter would be left"},
 		{[]Change{{Op: Promote, Name: "n2"}}, ErrNotCaughtUp, "n2 has entries up to 0"},
 		{[]Change{{Op: AddVoter, Name: strings.Repeat("n", MaxNameBytes+1)}}, ErrInvalid, "1 to 63"},

@@ -112,14 +112,17 @@ func (r *Replica) resolve(changes []Change) (change raft.ConfChangeV2, told []Me
 		return change, nil, errors.New("no changes")
 	}
 	next := r.state.members.Last
+	removed := map[string]bool{} // by this very change: the name is free for another member
 	for _, c := range changes {
 		member := r.state.members.named(c.Name)
 		fresh := c.Op == AddVoter || c.Op == AddLearner
 		switch {
-		case fresh && member != nil:
+		case fresh && member != nil && !removed[c.Name]:
 			return change, nil, fmt.Errorf("%s is a member already", c.Name)
-		case !fresh && member == nil:
+		case !fresh && (member == nil || removed[c.Name]):
 			return change, nil, fmt.Errorf("%s is no member", c.Name)
+		case c.Op == Remove:
+			removed[c.Name] = true
 		case fresh:
 			next++
 			member = &Member{ID: next, Name: c.Name, Address: c.Address}

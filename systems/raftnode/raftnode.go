@@ -67,18 +67,26 @@ func (s *System) Files(context.Context) ([]clusters.File, error) {
 
 // Process is the program's command line on a node.
 func (s *System) Process(c clusters.Cluster, node string) clusters.Process {
-	dir := c.Host(node).Dir()
-	// The members give one another these addresses; a link in between has another on each node.
-	var peers, dial []string
+	var peers []string
 	for _, peer := range c.Nodes() {
 		peers = append(peers, peer+"="+c.Listen(peer, peerPort))
+	}
+	return s.process(c, node, "--peers", strings.Join(peers, ","))
+}
+
+// process is the program's command line, which finds the others by the flag origin.
+func (s *System) process(c clusters.Cluster, node, origin, others string) clusters.Process {
+	dir := c.Host(node).Dir()
+	// The members give one another these addresses; a link in between has another on each node.
+	var dial []string
+	for _, peer := range c.Nodes() {
 		if address := c.Dial(node, peer, peerPort); peer != node && address != c.Listen(peer, peerPort) {
 			dial = append(dial, peer+"="+address)
 		}
 	}
 	argv := []string{
 		path.Join(dir, program),
-		"--name", node, "--peers", strings.Join(peers, ","), "--dial", strings.Join(dial, ","),
+		"--name", node, origin, others, "--dial", strings.Join(dial, ","),
 		"--listen-peer", c.Listen(node, peerPort), "--listen-client", c.Listen(node, clientPort),
 		"--data", path.Join(dir, dataDir), "--trace", path.Join(dir, traceFile),
 		"--seed", fmt.Sprint(s.options.Seed),

@@ -28,6 +28,8 @@ var (
 	_ systems.Observer = (*System)(nil)
 	_ systems.Traced   = (*System)(nil)
 	_ systems.Attempts = (*client)(nil)
+
+	_ systems.Membership = (*System)(nil)
 )
 
 // loopback is a cluster of addresses and directories; the tests start what runs on it.
