@@ -348,6 +348,33 @@ func TestAnEndedProgramIsGone(t *testing.T) {
 	p.Process = nil
 }
 
+func TestAnEndDuringAnAttachIsStillSeenByTheParent(t *testing.T) {
+	for i := range 100 {
+		p := exec.Command("/proc/self/exe")
+		p.Env = []string{targetEnv + "=1"}
+		in, err := p.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		killed := make(chan error)
+		go func() {
+			awaitKernel(kernel(unix.CLOCK_MONOTONIC), time.Duration(i%20)*50*time.Microsecond)
+			killed <- p.Process.Kill()
+		}()
+		if c, err := Attach(p.Process.Pid); err == nil {
+			_ = c.Close()
+		}
+		err = errors.Join(<-killed, in.Close())
+		_ = p.Wait() // says that it was killed
+		if p.ProcessState == nil || err != nil {
+			t.Fatalf("its end is lost: %v", err)
+		}
+	}
+}
+
 func TestChangesOutOfRangeAreRefusedAndChangeNothing(t *testing.T) {
 	p := goProgram(t)
 	c := p.run(native(), false)
