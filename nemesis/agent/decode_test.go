@@ -39,6 +39,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":3,"start":{"process":{"name":"db","argv":["/bin/db"],"dir":"/d","log":"/d/log"}}}`))
 	f.Add([]byte(`{"id":4,"signal":{"process":"db","signal":"stop"}}`))
 	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"n1","to":"n2"}]}}`))
+	f.Add([]byte(`{"id":8,"shape":{"pairs":[{"from":"n1","to":"n2","shape":{"delay":50000000,"loss":0.1,"rate":4096}}]}}`))
 	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615}}`))
 	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
 	f.Add([]byte(`{"id":-1}`))

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -19,7 +18,6 @@ import (
 
 const (
 	netlinkLimit     = 2 * time.Second
-	tableNameMost    = 120
 	filterPriority   = -300 // before connection tracking (-200), so that no state of it lets a packet in
 	ipv4SourceOffset = 12   // RFC 791
 	ipv6SourceOffset = 8    // RFC 8200
@@ -61,10 +59,7 @@ func newFilter(run string, h *Hello) (barrier, error) {
 		}
 		f.peers[name] = address.Unmap()
 	}
-	if first, _, found := strings.Cut(os.Getenv("SSH_CONNECTION"), " "); found {
-		f.protected, _ = netip.ParseAddr(first) // sshd writes it; without it nothing is protected
-		f.protected = f.protected.Unmap()
-	}
+	f.protected = controllerAddress()
 	// A trial: with empty sets the table drops nothing.
 	err := f.put(nil)
 	if err == nil {
@@ -77,17 +72,6 @@ func newFilter(run string, h *Hello) (barrier, error) {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	return f, nil
-}
-
-// tableName makes a valid identifier of the run and the node.
-func tableName(run, node string) string {
-	name := strings.Map(func(r rune) rune {
-		if r < 0x80 && (r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z') {
-			return r
-		}
-		return '_'
-	}, "capsize_"+run+"_"+node)
-	return name[:min(len(name), tableNameMost)]
 }
 
 func (f *filter) block(pairs []Pair) (map[string]uint64, error) {

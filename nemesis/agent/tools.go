@@ -11,6 +11,13 @@ import (
 const (
 	Partitions = "partitions"
 	Processes  = "processes" // start, kill, pause: every agent can
+
+	PacketDelay     = "packet.delay"
+	PacketLoss      = "packet.loss"
+	PacketDuplicate = "packet.duplicate"
+	PacketReorder   = "packet.reorder"
+	PacketCorrupt   = "packet.corrupt"
+	PacketRate      = "packet.rate"
 )
 
 // Ability is one thing that an agent can do on its node, or why it cannot.
@@ -35,7 +42,8 @@ type tool interface {
 
 // newTools makes the tools of a session.
 func (a *agent) newTools() []tool {
-	return nil
+	a.packets = newPacketTool(a.hello)
+	return []tool{a.packets}
 }
 
 // survey asks all tools what they can do.

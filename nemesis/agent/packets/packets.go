@@ -34,18 +34,18 @@ const backlogMost = 500 * time.Millisecond
 // Shape is what happens to the packets of one source. The fractions are independent
 // probabilities for each packet, from 0 to 1.
 type Shape struct {
-	Delay  time.Duration // each packet is held for so long,
-	Jitter time.Duration // give or take up to so much, uniformly; it changes no order
-	Loss   float64
+	Delay  time.Duration `json:"delay,omitempty"`  // each packet is held for so long,
+	Jitter time.Duration `json:"jitter,omitempty"` // give or take up to so much, uniformly; it changes no order
+	Loss   float64       `json:"loss,omitempty"`
 	// Duplicate is the fraction of which a copy arrives as well.
-	Duplicate float64
+	Duplicate float64 `json:"duplicate,omitempty"`
 	// Reorder is the fraction that is not held and so overtakes what is; it takes a delay.
-	Reorder float64
+	Reorder float64 `json:"reorder,omitempty"`
 	// Corrupt is the fraction in which one bit is flipped behind the first 8 bytes that follow
 	// the IP header. The receiving kernel's checksum discards such a packet, except a
 	// datagram that was sent without one: a correct program never sees the flipped bit.
-	Corrupt float64
-	Rate    int64 // bytes per second, IP headers included; 0 is no limit
+	Corrupt float64 `json:"corrupt,omitempty"`
+	Rate    int64   `json:"rate,omitempty"` // bytes per second, IP headers included; 0 is no limit
 }
 
 // Validate returns what is impossible about the shape.
