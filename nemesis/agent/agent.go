@@ -79,6 +79,7 @@ type agent struct {
 	clients    Ability
 	limits     *limitTool
 	tools      []tool
+	packets    *packetTool // one of tools
 	journal    *journal
 
 	mu        sync.Mutex // guards what is below: Blocks are carried out one at a time
@@ -268,6 +269,8 @@ func (a *agent) handle(r Request) Reply {
 		reply.Aside, err = a.aside(a.ctx, *r.Aside)
 	case r.Block != nil:
 		reply.Block, err = a.block(r.ID, r.Block.Pairs)
+	case r.Shape != nil:
+		reply.Shape, err = a.packets.shape(r.ID, r.Shape.Pairs)
 	case r.Probe != nil:
 		err = sendProbes(a.hello.Node, a.hello.Peers, r.Probe.Nonce)
 		if r.Probe.Client != "" {

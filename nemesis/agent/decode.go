@@ -49,7 +49,7 @@ func (r *Request) asked() int {
 	n := 0
 	for _, set := range []bool{
 		r.Hello != nil, r.Ping != nil, r.Survey != nil, r.Start != nil, r.Signal != nil,
-		r.Limits != nil, r.Aside != nil, r.Block != nil, r.Probe != nil, r.Arrived != nil, r.Bye != nil,
+		r.Limits != nil, r.Aside != nil, r.Block != nil, r.Shape != nil, r.Probe != nil, r.Arrived != nil, r.Bye != nil,
 	} {
 		if set {
 			n++
@@ -74,6 +74,8 @@ func (r *Request) validate() error {
 		return validateName("process", r.Aside.Process)
 	case r.Block != nil && len(r.Block.Pairs) > pairsMost:
 		return fmt.Errorf("block: %d pairs, want at most %d", len(r.Block.Pairs), pairsMost)
+	case r.Shape != nil:
+		return r.Shape.validate()
 	}
 	return nil
 }
@@ -121,6 +123,23 @@ func (s *Start) validate() error {
 	}
 	if s.Process.Log == "" || s.Process.Dir == "" {
 		return fmt.Errorf("start %s: log and dir must be given", s.Process.Name)
+	}
+	return nil
+}
+
+func (s *Shape) validate() error {
+	if len(s.Pairs) > pairsMost {
+		return fmt.Errorf("shape: %d pairs, want at most %d", len(s.Pairs), pairsMost)
+	}
+	seen := make(map[Pair]bool, len(s.Pairs))
+	for _, pair := range s.Pairs {
+		if seen[pair.Pair] {
+			return fmt.Errorf("shape: %s to %s is given twice", pair.From, pair.To)
+		}
+		seen[pair.Pair] = true
+		if err := pair.Shape.Validate(); err != nil {
+			return fmt.Errorf("shape %s to %s: %w", pair.From, pair.To, err)
+		}
 	}
 	return nil
 }

@@ -50,6 +50,8 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"n1","to":"n2"}]}}`))
 	f.Add([]byte(`{"id":5,"block":{"pairs":[{"from":"client","to":"n2"},{"from":"n2","to":"client"}]}}`))
 	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615,"client":"[::1]:1"}}`))
+	f.Add([]byte(`{"id":8,"shape":{"pairs":[{"from":"n1","to":"n2","shape":{"delay":50000000,"loss":0.1,"rate":4096}}]}}`))
+	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615}}`))
 	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
 	f.Add([]byte(`{"id":8,"limits":{"process":"db","limit":{"cpu":0.1,"memory":1048576,"files":3,"frozen":true}}}`))
 	f.Add([]byte(`{"id":-1}`))

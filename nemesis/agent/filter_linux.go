@@ -21,7 +21,6 @@ import (
 
 const (
 	netlinkLimit   = 2 * time.Second
-	tableNameMost  = 120
 	filterPriority = -300 // before connection tracking (-200), so that no state of it lets a packet in
 	tableOwner     = 2    // NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h
 )
@@ -78,17 +77,6 @@ func newFilter(run string, h *Hello) (barrier, error) {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	return f, nil
-}
-
-// tableName makes a valid identifier of the run and the node.
-func tableName(run, node string) string {
-	name := strings.Map(func(r rune) rune {
-		if r < 0x80 && (r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z') {
-			return r
-		}
-		return '_'
-	}, "capsize_"+run+"_"+node)
-	return name[:min(len(name), tableNameMost)]
 }
 
 func (f *filter) block(pairs []Pair) ([]Dropped, error) {

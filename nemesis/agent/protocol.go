@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"capsize/clusters"
+	"capsize/nemesis/agent/packets"
 )
 
 // Version is the version of this protocol. Controller and agent refuse each other when
@@ -28,6 +29,7 @@ type Request struct {
 	Limits  *Limits   `json:"limits,omitempty"`
 	Aside   *Aside    `json:"aside,omitempty"`
 	Block   *Block    `json:"block,omitempty"`
+	Shape   *Shape    `json:"shape,omitempty"`
 	Probe   *Probe    `json:"probe,omitempty"`
 	Arrived *Arrived  `json:"arrived,omitempty"`
 	Bye     *Bye      `json:"bye,omitempty"`
@@ -45,6 +47,7 @@ type Reply struct {
 	Limits  *LimitsReply  `json:"limits,omitempty"`
 	Aside   *AsideReply   `json:"aside,omitempty"`
 	Block   *BlockReply   `json:"block,omitempty"`
+	Shape   *ShapeReply   `json:"shape,omitempty"`
 	Arrived *ArrivedReply `json:"arrived,omitempty"`
 	Exited  *Exited       `json:"exited,omitempty"`
 }
@@ -154,6 +157,26 @@ type BlockReply struct {
 type Dropped struct {
 	Pair
 	Amount uint64 `json:"amount"`
+}
+
+// Shape sets what happens to the packets of directed pairs of nodes, replacing what an earlier
+// Shape set: an empty list heals all. Each agent is given the whole list and does its own part.
+// The same list again changes nothing, and tells the counts of now. As with Block, a Shape that
+// was overtaken is refused.
+type Shape struct {
+	Pairs []ShapedPair `json:"pairs"`
+}
+
+// ShapedPair is one direction between two nodes with what happens on it.
+type ShapedPair struct {
+	Pair
+	Shape packets.Shape `json:"shape"`
+}
+
+// ShapeReply answers Shape.
+type ShapeReply struct {
+	// Counts says what was done to the packets of each sending node since the agent began.
+	Counts map[string]packets.Count `json:"counts,omitempty"`
 }
 
 // Probe sends a few UDP datagrams with the nonce to each peer.

@@ -12,6 +12,13 @@ const (
 	Partitions = "partitions"
 	Clients    = "partitions.clients" // cut from the checker's clients
 	Processes  = "processes"          // start, kill, pause: every agent can
+
+	PacketDelay     = "packet.delay"
+	PacketLoss      = "packet.loss"
+	PacketDuplicate = "packet.duplicate"
+	PacketReorder   = "packet.reorder"
+	PacketCorrupt   = "packet.corrupt"
+	PacketRate      = "packet.rate"
 )
 
 // Ability is one thing that an agent can do on its node, or why it cannot.
@@ -37,7 +44,8 @@ type tool interface {
 // newTools makes the tools of a session.
 func (a *agent) newTools() []tool {
 	a.limits = newLimitTool(a.hello, a.journal)
-	return []tool{a.limits}
+	a.packets = newPacketTool(a.hello)
+	return []tool{a.limits, a.packets}
 }
 
 // survey asks all tools what they can do.
