@@ -75,6 +75,9 @@ type Process struct {
 	// Data is the directory on the host where the process keeps all that it must not lose.
 	// Faults of the disk concern it alone. Empty where the process keeps nothing.
 	Data string `json:"data,omitempty"`
+	// Clock says that faults may change the clocks of the process: they are made ready for it
+	// before its first instruction.
+	Clock bool `json:"clock,omitempty"`
 }
 
 // File is a local file that must stand on every host before a process starts.

@@ -149,10 +149,26 @@ func clientPorts(ports []clusters.Port) []string {
 	return names
 }
 
+// process is the program of a node, made ready for the faults of the schedule.
+func (d *deployment) process(node string) clusters.Process {
+	process := d.system.Process(d.cluster, node)
+	process.Clock = d.schedule.Uses("clock")
+	return process
+}
+
+// clock returns how to ask the system for a node's time; nil where it does not tell.
+func (d *deployment) clock() func(context.Context, string) (time.Time, error) {
+	system, ok := d.system.(systems.Clocked)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context, node string) (time.Time, error) { return system.Clock(ctx, d.cluster, node) }
+}
+
 // start starts the system on every node.
 func (d *deployment) start(ctx context.Context) error {
 	return d.everyNode(ctx, func(ctx context.Context, node string) error {
-		return d.controller.Start(ctx, node, d.system.Process(d.cluster, node))
+		return d.controller.Start(ctx, node, d.process(node))
 	})
 }
 
@@ -264,7 +280,7 @@ func (d *deployment) stop(ctx context.Context) {
 	}
 	d.mu.Unlock()
 	_ = d.everyNode(ctx, func(ctx context.Context, node string) error {
-		name := d.system.Process(d.cluster, node).Name
+		name := d.process(node).Name
 		gentle, cancel := context.WithTimeout(ctx, stopLimit)
 		defer cancel()
 		if _, err := d.controller.Signal(gentle, node, name, "term"); err != nil {
@@ -278,7 +294,7 @@ func (d *deployment) stop(ctx context.Context) {
 func (d *deployment) collect(ctx context.Context) error {
 	traced, _ := d.system.(systems.Traced)
 	return d.everyNode(ctx, func(ctx context.Context, node string) error {
-		process := d.system.Process(d.cluster, node)
+		process := d.process(node)
 		host := d.cluster.Host(node)
 		artifacts := map[string]string{}
 		if traced != nil {

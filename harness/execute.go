@@ -85,7 +85,7 @@ func (r *run) recover(ctx context.Context, d *deployment, clients *driver, break
 func (r *run) nemesis(d *deployment, watch *observer) *nemesis.Nemesis {
 	processes := make(map[string]clusters.Process)
 	for _, node := range d.cluster.Nodes() {
-		processes[node] = d.system.Process(d.cluster, node)
+		processes[node] = d.process(node)
 	}
 	return nemesis.New(nemesis.Config{
 		Controller: d.controller,
@@ -97,6 +97,7 @@ func (r *run) nemesis(d *deployment, watch *observer) *nemesis.Nemesis {
 			node, _, ok := watch.Leader()
 			return node, ok
 		},
+		Clock:   d.clock(),
 		Ready:   d.serves,
 		Members: d.members(),
 		Log:     r.recorder,

@@ -13,12 +13,13 @@ import (
 type members struct {
 	system  systems.Membership
 	cluster clusters.Cluster
+	clock   bool // the schedule changes clocks
 }
 
 // members returns nil where the system has no such interface.
 func (d *deployment) members() nemesis.Members {
 	if system, ok := d.system.(systems.Membership); ok {
-		return members{system, d.cluster}
+		return members{system, d.cluster, d.schedule.Uses("clock")}
 	}
 	return nil
 }
@@ -56,5 +57,7 @@ func (m members) Transfer(ctx context.Context, to string) error {
 }
 
 func (m members) Joining(node, through string) clusters.Process {
-	return m.system.Joining(m.cluster, node, through)
+	process := m.system.Joining(m.cluster, node, through)
+	process.Clock = m.clock
+	return process
 }

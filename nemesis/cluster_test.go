@@ -112,11 +112,12 @@ func withoutPairs(in io.Reader, good int) io.Reader {
 }
 
 // serveNode is the system under test: it has several threads, answers each line with the
-// same line, and writes to its log what it received.
+// same line, or to "time?" with what its clocks show, and writes to its log what it received.
 func serveNode(address string) {
 	if strings.Contains(os.Getenv(nodeFlags), "deaf to SIGTERM") {
 		signal.Ignore(syscall.SIGTERM)
 	}
+	began := time.Now()
 	for range 3 {
 		go func() {
 			runtime.LockOSThread()
@@ -145,7 +146,11 @@ func serveNode(address string) {
 						}
 					}()
 				}
-				_, _ = fmt.Fprintln(c, scanner.Text())
+				answer := scanner.Text()
+				if answer == "time?" {
+					answer = fmt.Sprint(time.Now().UnixNano(), int64(time.Since(began)))
+				}
+				_, _ = fmt.Fprintln(c, answer)
 			}
 			_ = c.Close()
 		}()
@@ -154,12 +159,13 @@ func serveNode(address string) {
 
 // testCluster is nodes on loopback with link proxies.
 type testCluster struct {
-	dir   string
-	nodes []string
-	ports map[string]string // node to address
-	links map[string][]clusters.Link
-	roles map[string]string // node to its agent's role, where it is not "agent"
-	flags []string          // of the nodes: how they misbehave
+	dir    string
+	nodes  []string
+	ports  map[string]string // node to address
+	links  map[string][]clusters.Link
+	roles  map[string]string // node to its agent's role, where it is not "agent"
+	clocks bool              // of the nodes are made ready to be changed
+	flags  []string          // of the nodes: how they misbehave
 
 	mu     sync.Mutex
 	agents map[string]*exec.Cmd
@@ -219,8 +225,8 @@ func (c *testCluster) Dial(from, to, port string) string {
 func (c *testCluster) process(node string) clusters.Process {
 	return clusters.Process{
 		Name: "db", Argv: []string{os.Args[0]}, Env: []string{roleVariable + "=node", listenAt + "=" + c.ports[node], nodeFlags + "=" + strings.Join(c.flags, ",")},
-		Data: filepath.Join(c.dir, node, "data"),
-		Dir:  filepath.Join(c.dir, node), Log: filepath.Join(c.dir, node, "db.log"),
+		Data: filepath.Join(c.dir, node, "data"), Clock: c.clocks,
+		Dir: filepath.Join(c.dir, node), Log: filepath.Join(c.dir, node, "db.log"),
 	}
 }
 

@@ -28,6 +28,8 @@ type Effects struct {
 	clients bool                          // some step has cut clients, so their ways are proven too
 
 	states map[string]*nodeState
+	clocks map[string]*layers[agent.ClockLayer] // by node; the nodeState's lock is taken before theirs
+	clock  func(ctx context.Context, node string) (time.Time, error)
 	limits map[string]*layers[limits.Limit] // by node; the nodeState's lock is taken before theirs
 
 	members    Members    // nil where the system has no such interface
@@ -89,10 +91,12 @@ func newEffects(c Config) *Effects {
 		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), states: make(map[string]*nodeState),
 		limits:  make(map[string]*layers[limits.Limit]),
 		members: c.Members,
+		clocks:  make(map[string]*layers[agent.ClockLayer]), clock: c.Clock,
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
 		e.limits[node] = &layers[limits.Limit]{}
+		e.clocks[node] = &layers[agent.ClockLayer]{}
 	}
 	return e
 }

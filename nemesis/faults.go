@@ -139,6 +139,7 @@ var faults = []Fault{
 	rollingRestart{},
 	amnesia{},
 	freeze{},
+	changeClock{},
 	starveCPU{},
 	starveMemory{},
 	starveFiles{},

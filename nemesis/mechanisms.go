@@ -35,6 +35,11 @@ var mechanisms = map[string][3]Mechanism{
 		{"the system's own interface", "a system that has one"},
 		{"the system's own interface", "a system that has one"},
 	},
+	agent.Clocks: {
+		{"vDSO hook, amd64 and arm64", "the right to trace one's own children"},
+		{"vDSO hook, amd64 and arm64", ""},
+		{"vDSO hook, amd64 and arm64", ""},
+	},
 	agent.LimitCPU: {
 		{"cgroup, else stop and continue", "a writable cgroup for the first"},
 		{"stop and continue", ""},

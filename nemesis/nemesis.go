@@ -50,6 +50,8 @@ type Config struct {
 	Processes map[string]clusters.Process // the system's process of each node
 	// Leader returns the node that leads now, and whether one is known.
 	Leader func(ctx context.Context) (node string, known bool)
+	// Clock asks the system what time it is on a node; nil where it does not tell.
+	Clock func(ctx context.Context, node string) (time.Time, error)
 	// Ready returns when the node serves again, or with an error when ctx ends before.
 	Ready      func(ctx context.Context, node string) error
 	ReadyLimit time.Duration // for a killed node to serve again; 0 means 20 s
@@ -314,7 +316,7 @@ func (n *Nemesis) HealAll(ctx context.Context) error {
 func (n *Nemesis) proveHealed(ctx context.Context) error {
 	var problems []error
 	e := n.effects
-	if n.config.Schedule.uses("partition") {
+	if n.config.Schedule.Uses("partition") {
 		e.network.Lock()
 		clear(e.cuts)
 		_, _, err := e.cut(ctx)
@@ -326,7 +328,7 @@ func (n *Nemesis) proveHealed(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("the network is not proven whole: %w", err))
 		}
 	}
-	if n.config.Schedule.uses("pause") {
+	if n.config.Schedule.Uses("pause") {
 		_, err := onEach(n.config.Nodes, func(node string) (string, error) {
 			line, err := e.signal(ctx, node, "cont")
 			if errors.Is(err, ErrEnded) {
@@ -341,6 +343,7 @@ func (n *Nemesis) proveHealed(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-func (s Schedule) uses(fault string) bool {
+// Uses reports whether some step is that fault.
+func (s Schedule) Uses(fault string) bool {
 	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Fault == fault })
 }

@@ -11,6 +11,7 @@ package systems
 import (
 	"context"
 	"errors"
+	"time"
 
 	"capsize/clusters"
 	"capsize/histories"
@@ -60,6 +61,13 @@ type Attempts interface {
 type Observer interface {
 	// Status asks one node about itself.
 	Status(ctx context.Context, c clusters.Cluster, node string) (histories.Status, error)
+}
+
+// Clocked is implemented by systems whose nodes tell what time it is to them: the proof that a
+// change of their clock reached them.
+type Clocked interface {
+	// Clock asks one node for its wall clock.
+	Clock(ctx context.Context, c clusters.Cluster, node string) (time.Time, error)
 }
 
 // Traced is implemented by systems whose nodes write files worth keeping: traces, logs.

@@ -78,6 +78,7 @@ type agent struct {
 	partitions Ability
 	clients    Ability
 	limits     *limitTool
+	clocks     *clockTool
 	tools      []tool
 	packets    *packetTool // one of tools
 	journal    *journal
@@ -265,6 +266,8 @@ func (a *agent) handle(r Request) Reply {
 		}
 	case r.Limits != nil:
 		reply.Limits, err = a.limits.set(*r.Limits)
+	case r.Clock != nil:
+		reply.Clock, err = a.clocks.set(*r.Clock)
 	case r.Aside != nil:
 		reply.Aside, err = a.aside(a.ctx, *r.Aside)
 	case r.Block != nil:

@@ -49,7 +49,7 @@ func (r *Request) asked() int {
 	n := 0
 	for _, set := range []bool{
 		r.Hello != nil, r.Ping != nil, r.Survey != nil, r.Start != nil, r.Signal != nil,
-		r.Limits != nil, r.Aside != nil, r.Block != nil, r.Shape != nil, r.Probe != nil, r.Arrived != nil, r.Bye != nil,
+		r.Limits != nil, r.Clock != nil, r.Aside != nil, r.Block != nil, r.Shape != nil, r.Probe != nil, r.Arrived != nil, r.Bye != nil,
 	} {
 		if set {
 			n++
@@ -70,6 +70,8 @@ func (r *Request) validate() error {
 		return validateName("process", r.Signal.Process)
 	case r.Limits != nil:
 		return r.Limits.validate()
+	case r.Clock != nil:
+		return r.Clock.validate()
 	case r.Aside != nil:
 		return validateName("process", r.Aside.Process)
 	case r.Block != nil && len(r.Block.Pairs) > pairsMost:

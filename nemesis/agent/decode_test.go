@@ -54,6 +54,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":6,"probe":{"nonce":18446744073709551615}}`))
 	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
 	f.Add([]byte(`{"id":8,"limits":{"process":"db","limit":{"cpu":0.1,"memory":1048576,"files":3,"frozen":true}}}`))
+	f.Add([]byte(`{"id":9,"clock":{"process":"db","layers":[{"id":"1","realtime":{"jump":3600000000000,"rate":1},"monotonic":{"rate":0}}]}}`))
 	f.Add([]byte(`{"id":-1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := DecodeRequest(line)

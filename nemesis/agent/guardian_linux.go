@@ -87,6 +87,8 @@ func (u Undo) revert() error {
 		return u.End.kill()
 	case u.Restart != nil:
 		return restart(*u.Restart)
+	case u.Clock != nil:
+		return resetClock(*u.Clock)
 	case u.Limits != nil:
 		return limits.Revert(*u.Limits)
 	}

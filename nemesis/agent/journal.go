@@ -20,6 +20,7 @@ type Undo struct {
 	Resume  *Life             `json:"resume,omitempty"`  // the process group was stopped
 	End     *Life             `json:"end,omitempty"`     // the process group must not outlive the agent
 	Restart *clusters.Process `json:"restart,omitempty"` // the process was killed
+	Clock   *Life             `json:"clock,omitempty"`   // the process's clocks were changed
 	Limits  *limits.Undo      `json:"limits,omitempty"`  // a process was limited
 }
 

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"capsize/nemesis/agent/clock"
 )
 
 // forker starts processes in sessions of their own: no hang-up of the agent's session and
@@ -41,19 +45,38 @@ func newForker(dieWithAgent bool) *forker {
 	return f
 }
 
-func (f *forker) start(command *exec.Cmd) (err error) {
+// start starts a command. With hook, its clocks can be changed without a step back at the first
+// change: they are hooked before its first instruction. One that cannot be hooked runs untouched;
+// whoever wants to change its clocks is told why then.
+func (f *forker) start(command *exec.Cmd, hook bool) (err error) {
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	begin := command.Start
+	if hook {
+		begin = func() error { return startHooked(command) }
+	}
 	if f.jobs == nil {
-		return command.Start()
+		return begin()
 	}
 	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	done := make(chan struct{})
 	f.jobs <- func() {
 		defer close(done)
-		err = command.Start()
+		err = begin()
 	}
 	<-done
 	return err
+}
+
+func startHooked(command *exec.Cmd) error {
+	c, err := clock.Start(command)
+	if c != nil {
+		return c.Close() // the hook stays, and is found again
+	}
+	if command.Process == nil {
+		return err
+	}
+	log.Print(err)
+	return nil
 }
 
 // close ends the forking thread, and with it what was started to die with the agent.
@@ -64,15 +87,31 @@ func (f *forker) close() {
 	}
 }
 
-// awaitEnd waits until a child has ended, and leaves it to be reaped.
+// awaitEnd waits until a child has ended, and leaves it to be reaped. While this process traces
+// the child, which changes of its clock do, the kernel reports its stops too, asked for or not:
+// those are waited out.
 func awaitEnd(pid int) {
 	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if !errors.Is(err, unix.EINTR) {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err == nil && info.Code != cldExited && info.Code != cldKilled && info.Code != cldDumped:
+			time.Sleep(stopPause)
+		default:
 			return
 		}
 	}
 }
+
+// Why a child is reported, of siginfo_t (sigaction(2)).
+const (
+	cldExited = 1
+	cldKilled = 2
+	cldDumped = 3
+
+	stopPause = 200 * time.Microsecond // between two looks at a child that is stopped by its tracer
+)
 
 func signalGroup(pid int, signal syscall.Signal) error {
 	if err := unix.Kill(-pid, signal); err != nil {

@@ -19,9 +19,9 @@ var errNotSupported = fmt.Errorf("the agent needs Linux, this is %s: %w", runtim
 // forker starts nothing here, so the rest below is never reached.
 type forker struct{}
 
-func newForker(bool) *forker          { return &forker{} }
-func (*forker) start(*exec.Cmd) error { return errNotSupported }
-func (*forker) close()                {}
+func newForker(bool) *forker                { return &forker{} }
+func (*forker) start(*exec.Cmd, bool) error { return errNotSupported }
+func (*forker) close()                      {}
 
 func awaitEnd(int)                              {}
 func killGroup(int)                             {}

@@ -27,6 +27,7 @@ type Request struct {
 	Start   *Start    `json:"start,omitempty"`
 	Signal  *Signal   `json:"signal,omitempty"`
 	Limits  *Limits   `json:"limits,omitempty"`
+	Clock   *Clock    `json:"clock,omitempty"`
 	Aside   *Aside    `json:"aside,omitempty"`
 	Block   *Block    `json:"block,omitempty"`
 	Shape   *Shape    `json:"shape,omitempty"`
@@ -45,6 +46,7 @@ type Reply struct {
 	Start   *StartReply   `json:"start,omitempty"`
 	Signal  *SignalReply  `json:"signal,omitempty"`
 	Limits  *LimitsReply  `json:"limits,omitempty"`
+	Clock   *ClockReply   `json:"clock,omitempty"`
 	Aside   *AsideReply   `json:"aside,omitempty"`
 	Block   *BlockReply   `json:"block,omitempty"`
 	Shape   *ShapeReply   `json:"shape,omitempty"`

@@ -131,7 +131,7 @@ func (s *supervisor) launch(spec clusters.Process) (*life, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.forker.start(command); err != nil {
+	if err := s.forker.start(command, spec.Clock); err != nil {
 		return nil, err
 	}
 	l := &life{command: command, pid: command.Process.Pid, logFrom: end, ended: make(chan struct{})}

@@ -45,7 +45,8 @@ type tool interface {
 func (a *agent) newTools() []tool {
 	a.limits = newLimitTool(a.hello, a.journal)
 	a.packets = newPacketTool(a.hello)
-	return []tool{a.limits, a.packets}
+	a.clocks = newClockTool(a.journal)
+	return []tool{a.limits, a.packets, a.clocks}
 }
 
 // survey asks all tools what they can do.

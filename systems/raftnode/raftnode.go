@@ -104,44 +104,64 @@ func (s *System) Artifacts(string) map[string]string { return map[string]string{
 func (s *System) Status(ctx context.Context, c clusters.Cluster, node string) (histories.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
-	status, err := s.ask(ctx, "http://"+c.Dial(clusters.Client, node, clientPort)+"/v1/status")
-	if err != nil {
-		return histories.Status{}, fmt.Errorf("status of %s: %w", node, err)
-	}
-	return status, nil
-}
-
-func (s *System) ask(ctx context.Context, url string) (histories.Status, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	says, err := s.ask(ctx, c, node)
 	if err != nil {
 		return histories.Status{}, err
+	}
+	return histories.Status{
+		Up: true, ID: says.ID, Term: says.Term, Role: says.Role, Leader: says.Leader, Commit: says.Commit, Applied: says.Applied,
+	}, nil
+}
+
+// Clock asks a node what time it is to it.
+func (s *System) Clock(ctx context.Context, c clusters.Cluster, node string) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	says, err := s.ask(ctx, c, node)
+	return says.Time, err
+}
+
+// selfReport is what a node says of itself.
+type selfReport struct {
+	ID      uint64    `json:"id"`
+	Term    uint64    `json:"term"`
+	Role    string    `json:"role"`
+	Leader  string    `json:"leader"`
+	Commit  uint64    `json:"commit"`
+	Applied uint64    `json:"applied"`
+	Time    time.Time `json:"time"`
+}
+
+func (s *System) ask(ctx context.Context, c clusters.Cluster, node string) (selfReport, error) {
+	says, err := s.get(ctx, "http://"+c.Dial(clusters.Client, node, clientPort)+"/v1/status")
+	if err != nil {
+		return selfReport{}, fmt.Errorf("status of %s: %w", node, err)
+	}
+	return says, nil
+}
+
+func (s *System) get(ctx context.Context, url string) (selfReport, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return selfReport{}, err
 	}
 	response, err := s.status.Do(request)
 	if err != nil {
-		return histories.Status{}, err
+		return selfReport{}, err
 	}
 	defer func() { _ = response.Body.Close() }() // read to its end below
 	data, err := io.ReadAll(io.LimitReader(response.Body, answerMost))
 	if err != nil {
-		return histories.Status{}, err
+		return selfReport{}, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return histories.Status{}, fmt.Errorf("answer %s", response.Status)
+		return selfReport{}, fmt.Errorf("answer %s", response.Status)
 	}
-	var body struct {
-		ID      uint64 `json:"id"`
-		Term    uint64 `json:"term"`
-		Role    string `json:"role"`
-		Leader  string `json:"leader"`
-		Commit  uint64 `json:"commit"`
-		Applied uint64 `json:"applied"`
+	var says selfReport
+	if err := json.Unmarshal(data, &says); err != nil {
+		return selfReport{}, fmt.Errorf("answer: %w", err)
 	}
-	if err := json.Unmarshal(data, &body); err != nil {
-		return histories.Status{}, fmt.Errorf("answer: %w", err)
-	}
-	return histories.Status{
-		Up: true, ID: body.ID, Term: body.Term, Role: body.Role, Leader: body.Leader, Commit: body.Commit, Applied: body.Applied,
-	}, nil
+	return says, nil
 }
 
 // Open returns a client that talks to node first.
