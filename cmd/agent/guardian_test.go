@@ -112,9 +112,14 @@ func (g *guarded) must(r agent.Request) agent.Reply {
 // start, and returns them.
 func (g *guarded) start() (pid, child int) {
 	g.t.Helper()
+	return g.startShell("sleep 1000 & echo $$ $! >> lives; wait")
+}
+
+func (g *guarded) startShell(script string) (pid, child int) {
+	g.t.Helper()
 	r := agent.Request{Start: &agent.Start{}}
 	r.Start.Process.Name = "db"
-	r.Start.Process.Argv = []string{"/bin/sh", "-c", "sleep 1000 & echo $$ $! >> lives; wait"}
+	r.Start.Process.Argv = []string{"/bin/sh", "-c", script}
 	r.Start.Process.Dir, r.Start.Process.Log = g.dir, filepath.Join(g.dir, "log")
 	before := len(g.lives())
 	pid = g.must(r).Start.Pid
@@ -333,6 +338,68 @@ func TestWhatNeverRanIsNothingToUndo(t *testing.T) {
 	if !g.guardian.ProcessState.Success() {
 		t.Errorf("the guardian ended with %s", g.guardian.ProcessState)
 	}
+}
+
+// A process that does not end when it is asked to is not left to end at any later moment.
+func TestADeafProcessIsStartedAgain(t *testing.T) {
+	for name, lose := range map[string]func(*guarded){
+		"the controller is gone": losses["the controller is gone"], "the worker is killed": losses["the worker is killed"],
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGuarded(t, agent.Hello{})
+			first, _ := g.startShell("trap '' TERM; sleep 1000 & echo $$ $! >> lives; while :; do wait; done")
+			if reply := g.signal("term"); !strings.Contains(reply.Error, "still runs") {
+				t.Fatalf("term: %+v", reply)
+			}
+			lose(g)
+			g.eventually("it runs again", func() bool {
+				lives := g.lives()
+				return len(lives) == 2 && runs(lives[1][0]) && gone(first)
+			})
+			g.awaitEnd()
+			_ = syscall.Kill(-g.lives()[1][0], syscall.SIGKILL)
+		})
+	}
+}
+
+// A request that hangs, here in opening a log that nobody reads, does not keep the agent from
+// healing.
+func TestARequestThatHangsDoesNotDelayHealing(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, agent.Hello{})
+	pid, _ := g.start()
+	t.Cleanup(func() { _ = syscall.Kill(-pid, syscall.SIGKILL) })
+	g.mustSignal("stop")
+	fifo := filepath.Join(g.dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hanging := fmt.Sprintf(`{"id":99,"start":{"process":{"name":"other","argv":["/bin/true"],"dir":%q,"log":%q}}}`, g.dir, fifo)
+	if _, err := io.WriteString(g.in, hanging+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	g.must(agent.Request{Ping: &struct{}{}}) // so the other has begun
+	began := time.Now()
+	_ = g.in.Close()
+	g.eventually("the process runs", func() bool { return runs(pid) })
+	g.awaitEnd()
+	if took := time.Since(began); took > promised {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// An agent that has nothing to do is not taken for silent.
+func TestAnIdleAgentLives(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, agent.Hello{})
+	const longer = 4 * time.Second // than the guardian's patience, 3 s
+	select {
+	case <-g.ended:
+		t.Fatalf("the agent has ended: %s", g.guardian.ProcessState)
+	case <-time.After(longer):
+	}
+	g.must(agent.Request{Ping: &struct{}{}})
 }
 
 // The guardian leaves no zombie: who looks for the agent afterwards finds nothing.

@@ -151,7 +151,7 @@ func readStat(pid int) (status, error) {
 func parseStat(stat []byte) (s status, err error) {
 	end := bytes.LastIndexByte(stat, ')') // the command, in parentheses, may itself contain any byte
 	fields := bytes.Fields(stat[end+1:])
-	const state, group, session, start = 3 - 3, 5 - 3, 6 - 3, 22 - 3 // the manual counts from 1; pid and command precede
+	const state, group, session, start = 0, 2, 3, 19 // fields 3, 5, 6 and 22 of the manual: pid and command precede
 	if end < 0 || len(fields) <= start {
 		return s, fmt.Errorf("no start time in %q", stat)
 	}

@@ -21,7 +21,8 @@ import (
 
 const (
 	processesMost = 64
-	effectLimit   = 2 * time.Second  // for a kill, a stop or a continue to take effect
+	effectLimit   = 2 * time.Second // for a kill, a stop or a continue to take effect
+	stopAttempt   = 50 * time.Millisecond
 	termLimit     = 30 * time.Second // for a process to end after SIGTERM; the request's own deadline is the controller's
 	tailLines     = 15
 	tailBytes     = 8 << 10
@@ -352,13 +353,49 @@ func (p *process) pause(ctx context.Context, stop bool) (SignalReply, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, effectLimit)
 	defer cancel()
-	reply, err := l.awaitThreads(ctx, stop)
+	reply, err := p.awaitPause(ctx, l, stop)
 	if err == nil && !stop {
 		p.mu.Lock()
 		p.stopped = false
 		p.mu.Unlock()
 	}
 	return reply, err
+}
+
+// awaitPause waits until a stop or a continue has taken effect. A stop may catch a process in
+// vfork(2), which every program that starts another passes through: it waits, and cannot be
+// stopped, for a child that was stopped before it could exec. So the group is let go on for
+// a moment, a longer one each time, and stopped anew.
+func (p *process) awaitPause(ctx context.Context, l *life, stop bool) (SignalReply, error) {
+	for moment := time.Millisecond; stop; moment += time.Millisecond {
+		attempt, cancel := context.WithTimeout(ctx, stopAttempt)
+		reply, err := l.awaitThreads(attempt, stop)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return reply, err
+		}
+		if err := p.signalGroup(l, resumeGroup); err != nil {
+			return reply, err
+		}
+		select {
+		case <-l.ended:
+		case <-time.After(moment):
+		}
+		if err := p.signalGroup(l, stopGroup); err != nil {
+			return reply, err
+		}
+	}
+	return l.awaitThreads(ctx, stop)
+}
+
+// signalGroup sends a signal to a life's group unless it is over.
+func (p *process) signalGroup(l *life, send func(pid int) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.over() {
+		return nil // who waits for the effect says so
+	}
+	return send(l.pid)
 }
 
 // awaitThreads polls until all threads are stopped, or none is. The first looks come
