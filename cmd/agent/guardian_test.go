@@ -63,8 +63,11 @@ func newGuarded(t *testing.T, hello agent.Hello) *guarded {
 	t.Cleanup(func() {
 		_ = g.in.Close()
 		_ = syscall.Kill(g.worker, syscall.SIGCONT)
+		defer func() {
+			_ = out.Close()
+			g.killLives()
+		}()
 		g.awaitEnd()
-		_ = out.Close()
 	})
 	g.replies = bufio.NewScanner(out)
 	hello.Version, hello.Node, hello.Dir = agent.Version, "n1", g.dir
@@ -141,6 +144,17 @@ func (g *guarded) lives() [][2]int {
 	return lives
 }
 
+// killLives ends what a test left running, on purpose or not.
+func (g *guarded) killLives() {
+	for _, life := range g.lives() {
+		for _, pid := range life {
+			if at, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd"); err == nil && at == g.dir { // it is ours
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+}
+
 func (g *guarded) signal(name string) agent.Reply {
 	g.t.Helper()
 	return g.call(agent.Request{Signal: &agent.Signal{Process: "db", Signal: name, Limit: time.Second}})
@@ -208,11 +222,6 @@ func TestWhateverIsLostEverythingIsHealedInTime(t *testing.T) {
 				t.Parallel()
 				g := newGuarded(t, agent.Hello{})
 				pid, _ := g.start()
-				t.Cleanup(func() {
-					for _, life := range g.lives() {
-						_ = syscall.Kill(-life[0], syscall.SIGKILL)
-					}
-				})
 				g.mustSignal(fault)
 				if runs(pid) {
 					t.Fatalf("after %s the process is in state %c", fault, state(pid))
@@ -249,7 +258,6 @@ func TestWhateverIsLostProcessesOnALeashEnd(t *testing.T) {
 				t.Parallel()
 				g := newGuarded(t, agent.Hello{StopOnExpiry: true})
 				pid, child := g.start()
-				t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) })
 				if fault != "none" {
 					g.mustSignal(fault)
 				}
@@ -273,7 +281,6 @@ func TestTheLeaseExpires(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, agent.Hello{Lease: 100 * time.Millisecond})
 	pid, _ := g.start()
-	t.Cleanup(func() { _ = syscall.Kill(-pid, syscall.SIGKILL) })
 	g.signal("stop") // an error if the lease is over already: then it runs anyway
 	g.eventually("the process runs", func() bool { return runs(pid) })
 	g.awaitEnd()
@@ -295,7 +302,6 @@ func TestAKillIsRememberedWhateverIsAskedAfterIt(t *testing.T) {
 				lives := g.lives()
 				return len(lives) == 2 && runs(lives[1][0])
 			})
-			_ = syscall.Kill(-g.lives()[1][0], syscall.SIGKILL)
 			g.awaitEnd()
 		})
 	}
@@ -358,7 +364,6 @@ func TestADeafProcessIsStartedAgain(t *testing.T) {
 				return len(lives) == 2 && runs(lives[1][0]) && gone(first)
 			})
 			g.awaitEnd()
-			_ = syscall.Kill(-g.lives()[1][0], syscall.SIGKILL)
 		})
 	}
 }
@@ -369,7 +374,6 @@ func TestARequestThatHangsDoesNotDelayHealing(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, agent.Hello{})
 	pid, _ := g.start()
-	t.Cleanup(func() { _ = syscall.Kill(-pid, syscall.SIGKILL) })
 	g.mustSignal("stop")
 	fifo := filepath.Join(g.dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
