@@ -302,15 +302,32 @@ func (n *Nemesis) plannedLocked() []Planned {
 // error names what is stuck.
 func (n *Nemesis) HealAll(ctx context.Context) error {
 	standing := n.standing()
-	// A killed node may not serve before it can talk to the others, and they run; members change
-	// only when a majority serves.
-	order := map[string]int{"partition": 1, "pause": 2, "kill": 3, "remove": 4, "demote": 4, "replace": 4, "churn": 4}
-	slices.SortStableFunc(standing, func(a, b Planned) int { return order[a.Fault] - order[b.Fault] })
+	slices.SortStableFunc(standing, func(a, b Planned) int { return a.healsLate() - b.healsLate() })
 	var problems []error
 	for _, planned := range standing {
 		problems = append(problems, n.heal(ctx, planned, nil))
 	}
 	return errors.Join(append(problems, n.proveHealed(ctx))...)
+}
+
+// healsLate orders what is healed together. A node that was ended may not serve before it can
+// talk to the others, and they run: so the network comes first, and who is started again after
+// it. Members change only when a majority serves: they come last.
+func (p Planned) healsLate() int {
+	fault, known := faultByName(p.Fault)
+	if !known {
+		return 0
+	}
+	switch fault.About().Package {
+	case "partition":
+		return 0
+	case "kill":
+		return 2
+	case "membership":
+		return 3
+	default:
+		return 1
+	}
 }
 
 func (n *Nemesis) proveHealed(ctx context.Context) error {

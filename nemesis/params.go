@@ -1,8 +1,10 @@
 package nemesis
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,13 +27,13 @@ func (p Params) Duration(name string) time.Duration {
 
 // Number reads a parameter that is a number or a probability.
 func (p Params) Number(name string) float64 {
-	n, _ := strconv.ParseFloat(p[name], 64)
+	n, _ := parseNumber(p[name])
 	return n
 }
 
 // Count reads a parameter that is a whole number.
 func (p Params) Count(name string) int64 {
-	n, _ := strconv.ParseInt(p[name], 10, 64)
+	n, _ := parseCount(p[name])
 	return n
 }
 
@@ -98,36 +100,41 @@ func (p Param) Values() string {
 
 // accepts reports whether a value is possible.
 func (p Param) accepts(value string) bool {
-	if p.Kind == Choice {
+	switch p.Kind {
+	case Choice:
 		return slices.Contains(p.Allowed, value)
+	case Duration:
+		return accepts(p, value, time.ParseDuration)
+	case Number:
+		return accepts(p, value, parseNumber)
+	case Count:
+		return accepts(p, value, parseCount)
+	case Size:
+		return accepts(p, value, parseSize)
+	default:
+		return true
 	}
-	at, ok := p.measure(value)
-	if !ok || p.Least == "" {
-		return ok
-	}
-	least, _ := p.measure(p.Least)
-	most, _ := p.measure(p.Most)
-	return least <= at && at <= most
 }
 
-// measure turns a value into a number that can be compared.
-func (p Param) measure(value string) (float64, bool) {
-	switch p.Kind {
-	case Duration:
-		d, err := time.ParseDuration(value)
-		return float64(d), err == nil
-	case Number:
-		n, err := strconv.ParseFloat(value, 64)
-		return n, err == nil && n == n // NaN is no number
-	case Count:
-		n, err := strconv.ParseInt(value, 10, 64)
-		return float64(n), err == nil
-	case Size:
-		n, err := parseSize(value)
-		return float64(n), err == nil
-	default:
-		return 0, true
+// accepts reports whether a value can be read and lies within the parameter's bounds.
+func accepts[V cmp.Ordered](p Param, value string, parse func(string) (V, error)) bool {
+	v, err := parse(value)
+	if err != nil || p.Least == "" {
+		return err == nil
 	}
+	least, _ := parse(p.Least) // a fault's own bounds can be read: a test sees to it
+	most, _ := parse(p.Most)
+	return least <= v && v <= most
+}
+
+func parseCount(text string) (int64, error) { return strconv.ParseInt(text, 10, 64) }
+
+func parseNumber(text string) (float64, error) {
+	n, err := strconv.ParseFloat(text, 64)
+	if err == nil && (math.IsNaN(n) || math.IsInf(n, 0)) {
+		err = fmt.Errorf("%q is no finite number", text)
+	}
+	return n, err
 }
 
 // sizeUnits are powers of two; a plain number is bytes.

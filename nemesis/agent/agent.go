@@ -20,8 +20,12 @@ const (
 	requestsMost  = 64               // under way at a time; one more is refused
 	repliesMost   = 256              // that wait to be written; at one more the controller is taken for gone
 	firstLease    = 30 * time.Second // until Hello says better
-	healLimit     = 20 * time.Second // for undoing everything
+	handlerLimit  = time.Second      // for requests under way to end once the agent leaves
+	healLimit     = 4 * time.Second  // for undoing everything
+	byeLimit      = 20 * time.Second // for the same where a controller waits for it
 	farewellLimit = time.Second      // for the last replies to be written
+	// leaveLimit is for an agent that has lost its controller: at its end its guardian takes over.
+	leaveLimit = handlerLimit + healLimit + farewellLimit
 )
 
 // Serve speaks the protocol on in and out until the controller says Bye, its input ends,
@@ -44,11 +48,22 @@ func Serve(ctx context.Context, in io.Reader, out, notes io.Writer) error {
 	go a.read(in, lines)
 	written := make(chan struct{})
 	go a.write(out, written)
+	well, unwell := context.WithCancel(context.Background())
+	var beats sync.WaitGroup
+	beats.Go(func() { a.journal.beat(well) })
+	defer beats.Wait()
+	defer unwell()
 
 	bye := a.loop(ctx, lines)
-	err := a.leave(bye)
+	if bye == nil {
+		late := time.AfterFunc(leaveLimit, unwell)
+		defer late.Stop()
+	}
+	idle, err := a.leave(bye)
 
-	close(a.replies)
+	if idle {
+		close(a.replies) // who is at work yet may reply to nobody
+	}
 	select {
 	case <-written:
 	case <-time.After(farewellLimit):
@@ -136,6 +151,9 @@ func (a *agent) loop(ctx context.Context, lines <-chan []byte) *Request {
 			return nil
 		case <-a.gone:
 			log.Print("the controller takes no replies any more")
+			return nil
+		case <-a.journal.guardianLost():
+			log.Print("the guardian takes no notes any more")
 			return nil
 		case <-lease.C:
 			log.Printf("nothing was heard of the controller for %s", period)
@@ -342,11 +360,22 @@ func (a *agent) arrivals(nonce uint64) (*ArrivedReply, error) {
 	return &ArrivedReply{From: a.arrived.from(nonce), Dropped: dropped}, nil
 }
 
-// leave undoes everything and, where Bye asked for it, says how that went.
-func (a *agent) leave(bye *Request) error {
+// leave undoes everything and, where Bye asked for it, says how that went. It does not wait
+// for a request that hangs, on a disk that does for one: the healing may be what ends that. Idle
+// tells whether none is left.
+func (a *agent) leave(bye *Request) (idle bool, err error) {
 	a.cancel(errors.New("the agent is leaving"))
-	a.work.Wait()
-	err := a.heal(bye)
+	over := make(chan struct{})
+	go func() { // ends with the requests, or with the program
+		defer close(over)
+		a.work.Wait()
+	}()
+	select {
+	case <-over:
+	case <-time.After(handlerLimit):
+		log.Printf("%d requests are under way yet: healing begins without waiting for them", len(a.slots))
+	}
+	err = a.heal(bye)
 	if err != nil {
 		log.Printf("healing failed: %v", err)
 	}
@@ -357,21 +386,26 @@ func (a *agent) leave(bye *Request) error {
 		}
 		a.reply(reply)
 	}
-	return err
+	select {
+	case <-over:
+		return true, err
+	case <-time.After(handlerLimit):
+		return false, errors.Join(err, fmt.Errorf("%d requests hang", len(a.slots)))
+	}
 }
 
 func (a *agent) heal(bye *Request) error {
 	if a.hello == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), healLimit)
+	end, limit := a.hello.StopOnExpiry, healLimit
+	if bye != nil {
+		end, limit = bye.Bye.Stop, byeLimit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	end := a.hello.StopOnExpiry
-	if bye != nil {
-		end = bye.Bye.Stop
-	}
 	problems := []error{a.barrier.close()}
 	for _, tool := range a.tools {
 		problems = append(problems, tool.heal(ctx)) // before processes go on: they shall find a whole machine

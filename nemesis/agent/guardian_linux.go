@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,8 +23,9 @@ import (
 )
 
 const (
-	workerLeaves = healLimit + 5*time.Second // after it was told to end
-	resumeLimit  = 2 * time.Second           // for a process that is resumed to run
+	workerLeaves = leaveLimit + time.Second // after it was told to end
+	revertLimit  = 2 * time.Second          // for a process to run that is resumed, or to end that is killed
+	silentTicks  = int(3 * time.Second / beatPeriod)
 )
 
 // Guard runs an agent as a child process and undoes what it leaves behind if it is killed.
@@ -29,8 +34,10 @@ const (
 // tells the child to end, which heals.
 //
 // Neither can outlive the other with something left to heal: the kernel tells the child
-// when its guardian dies (PR_SET_PDEATHSIG), and the child heals and leaves. Both are in
-// process groups of their own, so that no signal ends both at once.
+// when its guardian dies (PR_SET_PDEATHSIG), and the child heals and leaves. A child that is
+// stopped, or cannot end, falls silent: the guardian kills it, and undoes what it did. The child
+// is in a process group of its own, so that no signal to a group ends both at once. What nobody
+// heals is a guardian and a child that are both killed, or stopped, within that time.
 func Guard(ctx context.Context, child *exec.Cmd) (status int, err error) {
 	runtime.LockOSThread() // the kernel's word is about the thread that forked
 	defer runtime.UnlockOSThread()
@@ -52,8 +59,11 @@ func Guard(ctx context.Context, child *exec.Cmd) (status int, err error) {
 		time.AfterFunc(workerLeaves, func() { _ = child.Process.Kill() })
 	})
 	defer leaving()
-	undos, problem := readJournal(notes) // until the child has ended
-	_ = child.Wait()                     // its status says it
+	undos, problem := listen(notes, func() {
+		log.Print("the agent has fallen silent: it is killed")
+		_ = child.Process.Kill() // it may have ended
+	})
+	_ = child.Wait() // its status says it
 	if problem != nil {
 		log.Printf("the agent's journal: %v", problem)
 	}
@@ -75,7 +85,49 @@ func Guard(ctx context.Context, child *exec.Cmd) (status int, err error) {
 // starts do not inherit it.
 func Notes() *os.File {
 	unix.CloseOnExec(3)
+	_ = unix.SetNonblock(3, true) // so that writes have deadlines; an error of them says if it is no file
 	return os.NewFile(3, "journal")
+}
+
+// listen reads a journal to its end, which comes with that of the child, and calls silent once
+// where nothing was heard for too long. It counts ticks, not time: where the whole machine
+// stood still, so did the guardian.
+func listen(notes io.Reader, silent func()) ([]Undo, error) {
+	heard := &pulse{in: notes}
+	ended := make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(func() {
+		ticker := time.NewTicker(beatPeriod)
+		defer ticker.Stop()
+		var before int64
+		for quiet := 0; quiet < silentTicks; quiet++ {
+			select {
+			case <-ticker.C:
+			case <-ended:
+				return
+			}
+			if now := heard.reads.Load(); now != before {
+				before, quiet = now, -1
+			}
+		}
+		silent()
+	})
+	undos, err := readJournal(heard)
+	close(ended)
+	work.Wait()
+	return undos, err
+}
+
+// pulse counts the reads from in.
+type pulse struct {
+	in    io.Reader
+	reads atomic.Int64
+}
+
+func (p *pulse) Read(b []byte) (int, error) {
+	n, err := p.in.Read(b)
+	p.reads.Add(1)
+	return n, err
 }
 
 // revert undoes one thing. What is gone, or undone already, is no error.
@@ -86,7 +138,7 @@ func (u Undo) revert() error {
 	case u.End != nil:
 		return u.End.kill()
 	case u.Restart != nil:
-		return restart(*u.Restart)
+		return u.Restart.revert()
 	case u.Clock != nil:
 		return resetClock(*u.Clock)
 	case u.Limits != nil:
@@ -95,21 +147,47 @@ func (u Undo) revert() error {
 	return nil
 }
 
-// lifeOf returns the identity of a process that runs.
+// lifeOf returns the identity of a process that was not reaped yet.
 func lifeOf(pid int) (Life, error) {
-	start, err := startTime(pid)
-	return Life{Pid: pid, Start: start}, err
+	stat, err := readStat(pid)
+	return Life{Pid: pid, Start: stat.start}, err
 }
 
-// runs reports whether it is still that process that has the pid.
+// runs reports whether it is still that process that has the pid, and has not ended.
 func (l Life) runs() bool {
-	start, err := startTime(l.Pid)
-	return err == nil && start == l.Start
+	stat, err := readStat(l.Pid)
+	return err == nil && stat.start == l.Start && !stat.ended()
+}
+
+// groupRuns reports whether there is anything of the life's process group. Its leader may
+// have ended: until the last of the group has, the pid is given to nobody else (the kernel
+// keeps a number that names a group), so a process with that pid is the leader or a sign that the
+// group is gone.
+func (l Life) groupRuns() (bool, error) {
+	if stat, err := readStat(l.Pid); err == nil {
+		return stat.start == l.Start, nil
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return false, err
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue // not a process
+		}
+		stat, err := readStat(pid)
+		if err == nil && stat.group == l.Pid && stat.session == l.Pid && stat.start >= l.Start && !stat.ended() {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (l Life) kill() error {
-	if !l.runs() {
-		return nil
+	there, err := l.groupRuns()
+	if err != nil || !there {
+		return err
 	}
 	if err := signalGroup(l.Pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {
 		return err
@@ -124,18 +202,41 @@ func (l Life) resume() error {
 	if err := resumeGroup(l.Pid); err != nil {
 		return err
 	}
-	for end := time.Now().Add(resumeLimit); ; time.Sleep(time.Millisecond) {
-		stopped, _, err := threads(l.Pid)
-		if err != nil || stopped == 0 || !l.runs() {
-			return nil // what cannot be read has ended
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("resume pid %d: %d of its threads are still stopped", l.Pid, stopped)
-		}
+	var stopped int
+	if within(revertLimit, func() bool {
+		var err error
+		stopped, _, err = threads(l.Pid)
+		return err != nil || stopped == 0 || !l.runs() // what cannot be read has ended
+	}) {
+		return nil
 	}
+	return fmt.Errorf("resume pid %d: %d of its threads are still stopped", l.Pid, stopped)
 }
 
-// restart runs a process that a killed agent had killed. Nobody waits for it: it is init's
+// revert makes sure that the life is over, and starts the next one. An agent that is killed in
+// the very moment after it did the same leaves two: of a process that is started twice the
+// second fails at what the first holds, its ports and its data.
+func (e Ending) revert() error {
+	if err := e.Life.kill(); err != nil {
+		return fmt.Errorf("start %s again: %w", e.Process.Name, err)
+	}
+	if !within(revertLimit, func() bool { return !e.Life.runs() }) {
+		return fmt.Errorf("start %s again: pid %d still runs %s after SIGKILL", e.Process.Name, e.Life.Pid, revertLimit)
+	}
+	return restart(e.Process)
+}
+
+// within polls until a condition holds, and reports whether it did in time.
+func within(limit time.Duration, holds func() bool) bool {
+	for end := time.Now().Add(limit); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// restart runs a process that a killed agent had ended. Nobody waits for it: it is init's
 // when the guardian has ended.
 func restart(spec clusters.Process) error {
 	command, out, err := prepare(spec)

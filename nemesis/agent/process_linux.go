@@ -166,21 +166,38 @@ func threads(pid int) (stopped, all int, err error) {
 	return stopped, all, nil
 }
 
-// startTime returns when a process started, in clock ticks since boot (proc_pid_stat(5),
-// field 22).
-func startTime(pid int) (uint64, error) {
+// status is what /proc/PID/stat says of a process (proc_pid_stat(5)).
+type status struct {
+	state          byte
+	group, session int
+	start          uint64 // in clock ticks since boot
+}
+
+func (s status) ended() bool { return s.state == 'Z' || s.state == 'X' || s.state == 'x' }
+
+func readStat(pid int) (status, error) {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, err
+		return status{}, err
 	}
+	s, err := parseStat(stat)
+	if err != nil {
+		return status{}, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+	}
+	return s, nil
+}
+
+func parseStat(stat []byte) (s status, err error) {
 	end := bytes.LastIndexByte(stat, ')') // the command, in parentheses, may itself contain any byte
 	fields := bytes.Fields(stat[end+1:])
-	const field = 22 - 3 // after the pid and the command
-	if end < 0 || len(fields) <= field {
-		return 0, fmt.Errorf("/proc/%d/stat: no start time in %q", pid, stat)
+	const state, group, session, start = 0, 2, 3, 19 // fields 3, 5, 6 and 22 of the manual: pid and command precede
+	if end < 0 || len(fields) <= start {
+		return s, fmt.Errorf("no start time in %q", stat)
 	}
-	if fields[0][0] == 'Z' || fields[0][0] == 'X' {
-		return 0, fmt.Errorf("pid %d has ended: %w", pid, os.ErrNotExist)
-	}
-	return strconv.ParseUint(string(fields[field]), 10, 64)
+	s.state = fields[state][0]
+	var problems [3]error
+	s.group, problems[0] = strconv.Atoi(string(fields[group]))
+	s.session, problems[1] = strconv.Atoi(string(fields[session]))
+	s.start, problems[2] = strconv.ParseUint(string(fields[start]), 10, 64)
+	return s, errors.Join(problems[:]...)
 }

@@ -21,7 +21,8 @@ import (
 
 const (
 	processesMost = 64
-	effectLimit   = 2 * time.Second  // for a kill, a stop or a continue to take effect
+	effectLimit   = 2 * time.Second // for a kill, a stop or a continue to take effect
+	stopAttempt   = 50 * time.Millisecond
 	termLimit     = 30 * time.Second // for a process to end after SIGTERM; the request's own deadline is the controller's
 	tailLines     = 15
 	tailBytes     = 8 << 10
@@ -53,7 +54,7 @@ type process struct {
 	spec    clusters.Process
 	life    *life // nil before the first start
 	stopped bool  // a Signal stopped it
-	killed  bool  // a Signal "kill" ended it, and no Start followed
+	ended   bool  // a Signal was to end it, and no Start followed
 }
 
 // life is one life of a process, from start to end.
@@ -93,11 +94,11 @@ func (s *supervisor) start(ctx context.Context, spec clusters.Process) (int, err
 		return 0, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
 	p.mu.Lock()
-	p.spec, p.life, p.stopped, p.killed = spec, l, false, false
+	p.spec, p.life, p.stopped, p.ended = spec, l, false, false
 	p.mu.Unlock()
 	go s.reap(p, l) // ends when the process does, which may be after the agent on purpose
 	if !s.leash {
-		s.journal.end(spec.Name) // it was down, and is not any more
+		s.journal.end(processKey(spec.Name)) // it was down, and is not any more
 	}
 	return l.pid, nil
 }
@@ -137,7 +138,7 @@ func (s *supervisor) launch(spec clusters.Process) (*life, error) {
 	l := &life{command: command, pid: command.Process.Pid, logFrom: end, ended: make(chan struct{})}
 	l.identity, _ = lifeOf(l.pid) // nobody reaps it before reap does, so it is there
 	if s.leash {
-		if err := s.journal.begin(spec.Name, Undo{End: &l.identity}); err != nil {
+		if err := s.journal.begin(processKey(spec.Name), Undo{End: &l.identity}); err != nil {
 			killGroup(l.pid)
 			return nil, errors.Join(err, command.Wait())
 		}
@@ -215,20 +216,13 @@ func (s *supervisor) deliver(ctx context.Context, r Signal) (SignalReply, error)
 	defer p.release()
 	switch r.Signal {
 	case "kill":
-		if err := s.noteKill(p); err != nil {
-			return SignalReply{}, err
-		}
-		reply, err := p.end(ctx, syscall.SIGKILL, effectLimit)
-		if errors.Is(err, errGone) && !s.leash {
-			s.journal.end(r.Process) // it ended by itself: it is not ours to start again
-		}
-		return reply, err
+		return s.end(ctx, p, syscall.SIGKILL, effectLimit)
 	case "term":
 		limit := termLimit
 		if r.Limit > 0 {
 			limit = min(limit, r.Limit)
 		}
-		return p.end(ctx, syscall.SIGTERM, limit)
+		return s.end(ctx, p, syscall.SIGTERM, limit)
 	case "stop":
 		if err := s.noteStop(p); err != nil {
 			return SignalReply{}, err
@@ -237,34 +231,48 @@ func (s *supervisor) deliver(ctx context.Context, r Signal) (SignalReply, error)
 	case "cont":
 		reply, err := p.pause(ctx, false)
 		if err == nil && !s.leash {
-			s.journal.end(r.Process)
+			s.journal.end(processKey(r.Process))
 		}
 		return reply, err
 	}
 	return SignalReply{}, fmt.Errorf("signal %q is not possible: one of kill, term, stop, cont", r.Signal)
 }
 
-// noteKill and noteStop tell the guardian what to undo. A process on a leash ends with the
-// agent: there is nothing to undo then.
-func (s *supervisor) noteKill(p *process) error {
-	if s.leash {
-		return nil
+// end ends a process, and notes before that it has to be started again.
+func (s *supervisor) end(ctx context.Context, p *process, deadly syscall.Signal, limit time.Duration) (SignalReply, error) {
+	if err := s.noteEnd(p); err != nil {
+		return SignalReply{}, err
 	}
+	reply, err := p.end(ctx, deadly, limit)
+	if errors.Is(err, errGone) && !s.leash {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.ended {
+			s.journal.end(processKey(p.spec.Name)) // it ended by itself: it is not ours to start again
+		}
+	}
+	return reply, err
+}
+
+// noteEnd and noteStop tell the guardian what to undo. A process on a leash ends with the
+// agent: there is nothing to undo then. Nor is there for one that does not run: the signal
+// itself fails, with the reason, and what was noted before stands.
+func (s *supervisor) noteEnd(p *process) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return s.journal.begin(p.spec.Name, Undo{Restart: &p.spec})
+	if s.leash || p.life == nil || p.life.over() {
+		return nil
+	}
+	return s.journal.begin(processKey(p.spec.Name), Undo{Restart: &Ending{Process: p.spec, Life: p.life.identity}})
 }
 
 func (s *supervisor) noteStop(p *process) error {
-	if s.leash {
-		return nil
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.life == nil {
-		return nil // the stop itself fails, with the reason
+	if s.leash || p.life == nil || p.life.over() || p.ended { // one that is to end is started again: that resumes it
+		return nil
 	}
-	return s.journal.begin(p.spec.Name, Undo{Resume: &p.life.identity})
+	return s.journal.begin(processKey(p.spec.Name), Undo{Resume: &p.life.identity})
 }
 
 // acquire takes the turn to operate on the process.
@@ -302,7 +310,7 @@ func (p *process) end(ctx context.Context, deadly syscall.Signal, limit time.Dur
 	l, err := p.alive()
 	if err == nil {
 		kill := deadly == syscall.SIGKILL
-		l.termed, l.slain, p.killed = l.termed || !kill, l.slain || kill, kill
+		l.termed, l.slain, p.ended = l.termed || !kill, l.slain || kill, true
 		err = signalGroup(l.pid, deadly)
 		if deadly == syscall.SIGTERM && p.stopped {
 			err = errors.Join(err, resumeGroup(l.pid)) // a stopped process does not see SIGTERM
@@ -323,7 +331,7 @@ func (p *process) end(ctx context.Context, deadly syscall.Signal, limit time.Dur
 	defer p.mu.Unlock()
 	p.stopped = false
 	if !l.explained() {
-		p.killed = false
+		p.ended = false
 		return SignalReply{Pid: l.pid}, fmt.Errorf("%w by itself (%s) before %s reached it", errGone, describe(l.status), signalName(deadly))
 	}
 	return SignalReply{Pid: l.pid, State: describe(l.status)}, nil
@@ -345,13 +353,49 @@ func (p *process) pause(ctx context.Context, stop bool) (SignalReply, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, effectLimit)
 	defer cancel()
-	reply, err := l.awaitThreads(ctx, stop)
+	reply, err := p.awaitPause(ctx, l, stop)
 	if err == nil && !stop {
 		p.mu.Lock()
 		p.stopped = false
 		p.mu.Unlock()
 	}
 	return reply, err
+}
+
+// awaitPause waits until a stop or a continue has taken effect. A stop may catch a process in
+// vfork(2), which every program that starts another passes through: it waits, and cannot be
+// stopped, for a child that was stopped before it could exec. So the group is let go on for
+// a moment, a longer one each time, and stopped anew.
+func (p *process) awaitPause(ctx context.Context, l *life, stop bool) (SignalReply, error) {
+	for moment := time.Millisecond; stop; moment += time.Millisecond {
+		attempt, cancel := context.WithTimeout(ctx, stopAttempt)
+		reply, err := l.awaitThreads(attempt, stop)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return reply, err
+		}
+		if err := p.signalGroup(l, resumeGroup); err != nil {
+			return reply, err
+		}
+		select {
+		case <-l.ended:
+		case <-time.After(moment):
+		}
+		if err := p.signalGroup(l, stopGroup); err != nil {
+			return reply, err
+		}
+	}
+	return l.awaitThreads(ctx, stop)
+}
+
+// signalGroup sends a signal to a life's group unless it is over.
+func (p *process) signalGroup(l *life, send func(pid int) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.over() {
+		return nil // who waits for the effect says so
+	}
+	return send(l.pid)
 }
 
 // awaitThreads polls until all threads are stopped, or none is. The first looks come
@@ -403,25 +447,39 @@ func (s *supervisor) healOne(ctx context.Context, name string, end bool) error {
 		return err
 	}
 	p.mu.Lock()
-	spec, stopped, killed := p.spec, p.stopped, p.killed
+	spec, stopped, ended := p.spec, p.stopped, p.ended
 	running := p.life != nil && !p.life.over()
 	p.mu.Unlock()
+	// A process that was to end and has not, since it hangs or takes its time, is killed: it may
+	// end at any moment.
+	if running && (end || ended) {
+		if err = s.finish(ctx, p); err != nil {
+			return fmt.Errorf("kill %s: %w", name, err)
+		}
+	}
 	switch {
 	case end:
-		if running {
-			if _, err = s.signal(ctx, Signal{Process: name, Signal: "kill"}); p.current().over() {
-				err = nil // also where it ended by itself just now
-			}
-		}
-		s.journal.end(name)
-	case !end && killed && !running:
-		log.Printf("healing: %s was killed: start it again", name)
+		s.journal.end(processKey(name))
+	case ended:
+		log.Printf("healing: %s was ended: start it again", name)
 		_, err = s.start(ctx, spec)
-	case !end && stopped && running:
+	case stopped && running:
 		log.Printf("healing: %s is stopped: let it go on", name)
 		_, err = s.signal(ctx, Signal{Process: name, Signal: "cont"})
 	}
 	return err
+}
+
+// finish kills a process for the last time: there is nothing to note.
+func (s *supervisor) finish(ctx context.Context, p *process) error {
+	if err := p.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.release()
+	if _, err := p.end(ctx, syscall.SIGKILL, effectLimit); err != nil && !errors.Is(err, errGone) {
+		return err
+	}
+	return nil
 }
 
 // describe tells how a process ended.
