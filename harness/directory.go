@@ -16,6 +16,7 @@ type Directory string
 // The files of a run directory.
 func (d Directory) Plan() string     { return filepath.Join(string(d), "plan.yaml") }
 func (d Directory) Schedule() string { return filepath.Join(string(d), "schedule.yaml") }
+func (d Directory) Resolved() string { return filepath.Join(string(d), "resolved.yaml") }
 func (d Directory) History() string  { return filepath.Join(string(d), "history.jsonl") }
 func (d Directory) Facts() string    { return filepath.Join(string(d), "run.json") }
 func (d Directory) Verdict() string  { return filepath.Join(string(d), "verdict.json") }

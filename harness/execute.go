@@ -34,7 +34,8 @@ func (r *run) test(ctx context.Context, d *deployment) error {
 	}()
 
 	err := r.drive(ctx, driver, breaker, watch)
-	return errors.Join(err, r.recover(ctx, d, driver, breaker))
+	err = errors.Join(err, r.recover(ctx, d, driver, breaker))
+	return errors.Join(err, breaker.Resolved().Save(r.dir.Resolved()))
 }
 
 // drive lets clients and nemesis work until the time is over, someone interrupts, or one

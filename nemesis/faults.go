@@ -111,6 +111,23 @@ type Planned struct {
 	Leader string // who led when the step began, as far as it was known
 }
 
+// pinned is the step as it was resolved: on these nodes, or these links, whoever leads.
+func (p Planned) pinned(step Step) Step {
+	if len(p.Pairs) == 0 {
+		step.Target = strings.Join(p.Nodes, ",")
+		return step
+	}
+	names := make([]string, len(p.Pairs))
+	for i, pair := range p.Pairs {
+		names[i] = pair.From + ">" + pair.To
+	}
+	step.Target, step.Params = "", map[string]string{"kind": someLinks, "pairs": strings.Join(names, ",")}
+	if period := p.Params["period"]; p.Params.Duration("period") > 0 {
+		step.Params["period"] = period
+	}
+	return step
+}
+
 // String names the fault and what it does, on a line.
 func (p Planned) String() string { return p.Fault + " " + p.Detail }
 

@@ -68,14 +68,20 @@ var mechanisms = map[string][3]Mechanism{
 	},
 }
 
-// variants returns the parameters under which a fault needs different things: the defaults,
+// variant is a choice of a fault's parameters.
+type variant struct {
+	with   string // the choice that is no default
+	params Params
+}
+
+// variants returns the parameters under which a fault may need different things: the defaults,
 // and each other choice of each parameter.
-func variants(about About) []Params {
-	all := []Params{withDefaults(about.Params, nil)}
-	for _, p := range about.Params {
+func (a About) variants() []variant {
+	all := []variant{{params: withDefaults(a.Params, nil)}}
+	for _, p := range a.Params {
 		for _, value := range p.Allowed {
 			if value != p.Default {
-				all = append(all, withDefaults(about.Params, map[string]string{p.Name: value}))
+				all = append(all, variant{p.Name + "=" + value, withDefaults(a.Params, map[string]string{p.Name: value})})
 			}
 		}
 	}
@@ -85,8 +91,8 @@ func variants(about About) []Params {
 // Abilities returns the names of all abilities that some step of a fault needs, in order.
 func (a About) Abilities() []string {
 	var names []string
-	for _, params := range variants(a) {
-		names = append(names, a.needs(params)...)
+	for _, variant := range a.variants() {
+		names = append(names, a.needs(variant.params)...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

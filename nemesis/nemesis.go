@@ -80,6 +80,7 @@ type Nemesis struct {
 
 	mu      sync.Mutex
 	inForce map[int]standingStep // by step; also what could not be healed
+	began   map[int]Planned      // every step that began, as it was resolved
 	outage  outage
 }
 
@@ -95,7 +96,7 @@ func New(config Config) *Nemesis {
 		config.Say = func(string, ...any) {}
 	}
 	return &Nemesis{
-		config: config, effects: newEffects(config), inForce: make(map[int]standingStep),
+		config: config, effects: newEffects(config), inForce: make(map[int]standingStep), began: make(map[int]Planned),
 		outage: outage{limit: config.Schedule.OutageLimit, nodes: config.Nodes},
 	}
 }
@@ -235,6 +236,7 @@ func (n *Nemesis) stand(planned Planned, cut context.CancelCauseFunc) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.inForce[planned.ID] = standingStep{planned, time.Now(), cut}
+	n.began[planned.ID] = planned
 	n.outage.note(n.plannedLocked(), n.endOutage)
 }
 
@@ -271,6 +273,22 @@ func (n *Nemesis) record(planned Planned, phase histories.Phase, proof Proof, er
 		event.Error = err.Error()
 	}
 	n.config.Log.Record(event)
+}
+
+// Resolved returns the schedule with every target that was a role replaced by the nodes that it
+// meant, and every partition by the links that it cut: run again, it hits the same nodes whoever
+// leads. A step that never began stays as it was.
+func (n *Nemesis) Resolved() Schedule {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	resolved := n.config.Schedule
+	resolved.Steps = slices.Clone(resolved.Steps)
+	for i := range resolved.Steps {
+		if planned, began := n.began[i+1]; began {
+			resolved.Steps[i] = planned.pinned(resolved.Steps[i])
+		}
+	}
+	return resolved
 }
 
 // InForce returns the faults in force, a line each, in the order of their steps.

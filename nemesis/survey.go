@@ -32,7 +32,11 @@ func (s Survey) Way(about About, params Params) Way {
 				mechanisms[ability.How] = true
 			}
 		}
-		how = append(how, slices.Sorted(maps.Keys(mechanisms))...)
+		for _, mechanism := range slices.Sorted(maps.Keys(mechanisms)) {
+			if !slices.Contains(how, mechanism) {
+				how = append(how, mechanism)
+			}
+		}
 	}
 	if len(why) > 0 {
 		return Way{Why: abridge(why)}
@@ -95,4 +99,33 @@ func (s Survey) Missing(schedule Schedule) []string {
 	}
 	slices.Sort(missing)
 	return slices.Compact(missing)
+}
+
+// FaultWay is how a fault would work, with such parameters.
+type FaultWay struct {
+	Fault string `json:"fault"`
+	With  string `json:"with,omitempty"` // a choice that needs something else than the defaults do
+	Works bool   `json:"works"`
+	How   string `json:"how,omitempty"`
+	Why   string `json:"why,omitempty"`
+}
+
+// Ways tells of every fault whether and how it would work; a choice of a parameter has a line of
+// its own where it needs something else.
+func (s Survey) Ways() []FaultWay {
+	var ways []FaultWay
+	for _, fault := range faults {
+		about := fault.About()
+		seen := make(map[string]bool)
+		for _, variant := range about.variants() {
+			needs := strings.Join(about.needs(variant.params), " ")
+			if seen[needs] {
+				continue
+			}
+			seen[needs] = true
+			way := s.Way(about, variant.params)
+			ways = append(ways, FaultWay{Fault: about.Name, With: variant.with, Works: way.Works, How: way.How, Why: way.Why})
+		}
+	}
+	return ways
 }
