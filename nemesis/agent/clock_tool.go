@@ -262,18 +262,3 @@ func (t *clockTool) heal(context.Context) error {
 	}
 	return errors.Join(problems...)
 }
-
-// resetClock is the guardian's way to heal the clock of a process.
-func resetClock(life Life) error {
-	if !life.runs() {
-		return nil
-	}
-	c, err := clock.Attach(life.Pid)
-	if err == nil {
-		err = errors.Join(c.Reset(), c.Close())
-	}
-	if errors.Is(err, clock.ErrGone) {
-		return nil
-	}
-	return err
-}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capsize/clusters"
+	"capsize/nemesis/agent/clock"
 	"capsize/nemesis/agent/limits"
 )
 
@@ -267,4 +268,19 @@ func prepare(spec clusters.Process) (*exec.Cmd, *os.File, error) {
 	command.Dir, command.Env = spec.Dir, append(os.Environ(), spec.Env...)
 	command.Stdout, command.Stderr = out, out
 	return command, out, nil
+}
+
+// resetClock is the guardian's way to heal the clock of a process.
+func resetClock(life Life) error {
+	if !life.runs() {
+		return nil
+	}
+	c, err := clock.Attach(life.Pid)
+	if err == nil {
+		err = errors.Join(c.Reset(), c.Close())
+	}
+	if errors.Is(err, clock.ErrGone) {
+		return nil
+	}
+	return err
 }
