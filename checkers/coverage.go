@@ -51,11 +51,26 @@ func (c *Coverage) Check(_ context.Context, run *Run) Result {
 		result.Verdict = Unknown
 		result.Summary = "the run did not test what was demanded: " + strings.Join(evidence.Missed, "; ")
 	case len(c.Demands) > 0:
-		result.Summary = fmt.Sprintf("all %d demands were met", len(c.Demands))
+		result.Summary = fmt.Sprintf("all %d demands were met: %s", len(c.Demands), evidence)
 	default:
-		result.Summary = "nothing was demanded"
+		result.Summary = evidence.String()
 	}
 	return result
+}
+
+// String tells in a line what each fault put to the test.
+func (e *CoverageEvidence) String() string {
+	if len(e.Faults) == 0 {
+		return "no fault landed"
+	}
+	said := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		said[i] = fmt.Sprintf("%s %d× (%d on the leader, %s in all, %d operations in flight)", f.Name, f.Landed, f.OnLeader, seconds(f.InForce), f.During)
+		if f.LeaderInMinority > 0 {
+			said[i] = strings.TrimSuffix(said[i], ")") + fmt.Sprintf(", %d with the leader in a minority)", f.LeaderInMinority)
+		}
+	}
+	return strings.Join(said, ", ")
 }
 
 // faultSpan is one fault that landed, with what went on around it.

@@ -45,6 +45,10 @@ func TestWhatARunCoveredIsMeasured(t *testing.T) {
 	if got.Verdict != Valid || !cmp.Equal(got.Coverage.Faults, want) {
 		t.Errorf("%+v: %s", got, cmp.Diff(want, got.Coverage.Faults))
 	}
+	const line = "partition 2× (1 on the leader, 5.0 s in all, 3 operations in flight, 1 with the leader in a minority), kill 1× (1 on the leader, 0.0 s in all, 0 operations in flight)"
+	if got.Summary != line {
+		t.Errorf("summary %q", got.Summary)
+	}
 }
 
 func TestADemandThatIsNotMetMakesTheRunUnknown(t *testing.T) {

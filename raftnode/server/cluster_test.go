@@ -87,17 +87,60 @@ func (c *cluster) leader() (leader string) {
 	return leader
 }
 
-// change changes the members, on whoever leads, until that is accepted.
+// change changes the members, on whoever leads, until it has taken effect. An answer that leaves
+// that open is followed by a look at the members: the change is not made twice.
 func (c *cluster) change(changes string) {
 	c.t.Helper()
-	var got reply
 	eventually(c.t, changes, func() bool {
-		got = call(c.t, "POST", c.url(c.leader(), "/v1/members"), `{"changes":[`+changes+`]}`)
+		got := call(c.t, "POST", c.url(c.leading(), "/v1/members"), `{"changes":[`+changes+`]}`)
+		if got.code == 200 || c.hold(changes) {
+			return true
+		}
 		if got.code == 400 {
 			c.t.Fatalf("%s: %+v", changes, got)
 		}
-		return got.code == 200
+		return false
 	})
+}
+
+// leading returns a node that says that it leads. A node that was removed, and knows nothing of
+// it, does not agree with the others for ever.
+func (c *cluster) leading() (leader string) {
+	c.t.Helper()
+	eventually(c.t, "somebody leads", func() bool {
+		term := uint64(0)
+		for name := range c.stops {
+			if status := c.status(name); status.Role == "leader" && status.Term > term {
+				leader, term = name, status.Term
+			}
+		}
+		return term > 0
+	})
+	return leader
+}
+
+// hold reports whether the members are as if the changes had been made.
+func (c *cluster) hold(changes string) bool {
+	c.t.Helper()
+	var wanted []struct{ Op, Name string }
+	var body membersBody
+	if err := json.Unmarshal([]byte("["+changes+"]"), &wanted); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(call(c.t, "GET", c.url(c.leading(), "/v1/members"), "").body), &body); err != nil {
+		return false
+	}
+	voter := make(map[string]bool)
+	for _, m := range body.Members {
+		voter[m.Name] = m.Voter
+	}
+	for _, w := range wanted {
+		votes, member := voter[w.Name]
+		if w.Op == "remove" && member || w.Op != "remove" && (!member || votes != (w.Op == "add" || w.Op == "promote")) {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *cluster) members() (names []string) {
