@@ -50,7 +50,7 @@ func write(t *testing.T, path, content string, sync bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if _, err := f.WriteString(content); err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +177,15 @@ func TestLostFsyncStaysLostThoughTheNextSucceeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteString("two.")
+	if _, err := f.WriteString("two."); err != nil {
+		t.Fatal(err)
+	}
 	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
 		t.Fatalf("first fsync: %v", err)
 	}
-	f.WriteString("three.")
+	if _, err := f.WriteString("three."); err != nil {
+		t.Fatal(err)
+	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -77,9 +77,6 @@ func (s *server) mount(o Options) (*fuse.Server, error) {
 		return nil, err
 	}
 	data := &fs.LoopbackRoot{Path: s.layer.root, Dev: st.Dev}
-	data.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, l: s.layer}
-	}
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, l: s.layer}
 	data.RootNode = top
 	var never time.Duration // the kernel caches no names: a power failure changes them behind it

@@ -27,6 +27,11 @@ type node struct {
 	l *layer
 }
 
+// WrapChild makes every node below one of ours.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, l: n.l}
+}
+
 func (n *node) below() string { return n.Path(n.Root()) }
 func (n *node) real() string  { return filepath.Join(n.l.root, n.below()) }
 
@@ -42,19 +47,20 @@ type openFile struct {
 func (f *openFile) PassthroughFd() (int, bool) { return -1, false }
 
 var (
-	_ fs.NodeOpener    = (*node)(nil)
-	_ fs.NodeCreater   = (*node)(nil)
-	_ fs.NodeSetattrer = (*node)(nil)
-	_ fs.NodeGetattrer = (*node)(nil)
-	_ fs.NodeFsyncer   = (*node)(nil)
-	_ fs.NodeUnlinker  = (*node)(nil)
-	_ fs.NodeRenamer   = (*node)(nil)
-	_ fs.NodeMkdirer   = (*node)(nil)
-	_ fs.FileWriter    = (*openFile)(nil)
-	_ fs.FileReader    = (*openFile)(nil)
-	_ fs.FileFsyncer   = (*openFile)(nil)
-	_ fs.FileAllocater = (*openFile)(nil)
-	_ fs.FileSetattrer = (*openFile)(nil)
+	_ fs.NodeWrapChilder = (*node)(nil)
+	_ fs.NodeOpener      = (*node)(nil)
+	_ fs.NodeCreater     = (*node)(nil)
+	_ fs.NodeSetattrer   = (*node)(nil)
+	_ fs.NodeGetattrer   = (*node)(nil)
+	_ fs.NodeFsyncer     = (*node)(nil)
+	_ fs.NodeUnlinker    = (*node)(nil)
+	_ fs.NodeRenamer     = (*node)(nil)
+	_ fs.NodeMkdirer     = (*node)(nil)
+	_ fs.FileWriter      = (*openFile)(nil)
+	_ fs.FileReader      = (*openFile)(nil)
+	_ fs.FileFsyncer     = (*openFile)(nil)
+	_ fs.FileAllocater   = (*openFile)(nil)
+	_ fs.FileSetattrer   = (*openFile)(nil)
 )
 
 func errno(err error) syscall.Errno { return fs.ToErrno(err) }
