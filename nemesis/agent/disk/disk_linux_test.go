@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -275,4 +277,28 @@ func FuzzDecodeRequest(f *testing.F) {
 			t.Errorf("%s was taken, but is invalid", line)
 		}
 	})
+}
+
+// The layer reads with its own rights: it must not lend them to others.
+func TestTheLayerLendsNobodyItsRights(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("it takes root to become another user")
+	}
+	_, dir := covered(t)
+	secret := filepath.Join(dir, "secret")
+	write(t, secret, "secret", true)
+	if err := os.Chmod(secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for at := dir; at != os.TempDir(); at = filepath.Dir(at) { // the way there is open
+		if err := os.Chmod(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := exec.Command("cat", secret)
+	read.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := read.CombinedOutput(); err == nil || strings.Contains(string(out), "secret\n") || !strings.Contains(string(out), "Permission denied") {
+		t.Errorf("another user read %q, %v", out, err)
+	}
+	content(t, secret, "secret")
 }

@@ -82,7 +82,7 @@ func (s *server) mount(o Options) (*fuse.Server, error) {
 	var never time.Duration // the kernel caches no names: a power failure changes them behind it
 	return fs.Mount(o.Mountpoint, top, &fs.Options{
 		AttrTimeout: &never, EntryTimeout: &never,
-		MountOptions: fuse.MountOptions{AllowOther: true, DirectMountStrict: true, FsName: "capsize", Name: "capsize", MaxWrite: 1 << 20},
+		MountOptions: fuse.MountOptions{AllowOther: true, Options: []string{"default_permissions"}, DirectMountStrict: true, FsName: "capsize", Name: "capsize", MaxWrite: 1 << 20},
 	})
 }
 
