@@ -32,3 +32,27 @@ func TestANodeThatEndsByItselfIsBrokenUnlessTheMachineMayBeAtFault(t *testing.T)
 		}
 	}
 }
+
+func TestANodeMayEndWhileItsDiskFailsAndOnlyThen(t *testing.T) {
+	fault := func(phase histories.Phase, mayEnd bool) histories.Event {
+		return histories.Event{Process: histories.Nemesis, Fault: &histories.Fault{ID: 1, Name: "disk", Phase: phase, Nodes: []string{"n3"}, MayEnd: mayEnd}}
+	}
+	exit := func(node string) histories.Event {
+		return histories.Event{Process: histories.Observer, F: "exit", Node: node, Error: node + "'s process ended by itself: exit status 1"}
+	}
+	served := histories.Event{F: "read", Node: "n3"}
+	for name, c := range map[string]struct {
+		events []histories.Event
+		want   Verdict
+	}{
+		"while it fails":               {[]histories.Event{served, fault(histories.Inject, true), exit("n3"), fault(histories.Healed, true)}, Valid},
+		"after it has healed":          {[]histories.Event{served, fault(histories.Inject, true), fault(histories.Healed, true), exit("n3")}, Invalid},
+		"another node":                 {[]histories.Event{served, fault(histories.Inject, true), exit("n2"), fault(histories.Healed, true)}, Invalid},
+		"a fault at which none may":    {[]histories.Event{served, fault(histories.Inject, false), exit("n3"), fault(histories.Healed, false)}, Invalid},
+		"once while it fails, and not": {[]histories.Event{served, fault(histories.Inject, true), exit("n3"), fault(histories.Healed, true), exit("n3")}, Invalid},
+	} {
+		if result := (&Exits{}).Check(t.Context(), &Run{Nodes: []string{"n2", "n3"}, History: c.events}); result.Verdict != c.want {
+			t.Errorf("%s: %s (%s)", name, result.Verdict, result.Summary)
+		}
+	}
+}

@@ -78,6 +78,9 @@ type Process struct {
 	// Clock says that faults may change the clocks of the process: they are made ready for it
 	// before its first instruction.
 	Clock bool `json:"clock,omitempty"`
+	// Disk says that faults may make the disk fail on which Data lies: a layer covers it before
+	// the first start.
+	Disk bool `json:"disk,omitempty"`
 }
 
 // File is a local file that must stand on every host before a process starts.

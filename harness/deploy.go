@@ -64,7 +64,7 @@ func (r *run) deploy(ctx context.Context, planned nemesis.Schedule) (*deployment
 	}
 	built := time.Now()
 	var err error
-	if d.cluster, err = r.makeCluster(ctx, d.system.Ports()); err != nil {
+	if d.cluster, err = r.makeCluster(ctx, d.system.Ports(), planned.Needs(agent.Disks)); err != nil {
 		return nil, err
 	}
 	if err := d.install(ctx, agentPath); err != nil {
@@ -92,11 +92,13 @@ func (r *run) deploy(ctx context.Context, planned nemesis.Schedule) (*deployment
 	return d, nil
 }
 
-func (r *run) makeCluster(ctx context.Context, ports []clusters.Port) (clusters.Cluster, error) {
+// makeCluster makes the machines. Their disks can fail where that takes rights that machines do
+// without otherwise.
+func (r *run) makeCluster(ctx context.Context, ports []clusters.Port, disks bool) (clusters.Cluster, error) {
 	switch r.plan.Cluster {
 	case "docker":
 		return docker.New(ctx, docker.Options{
-			Run: r.facts.ID, Image: r.plan.Image, Nodes: r.plan.Nodes, Ports: ports,
+			Run: r.facts.ID, Image: r.plan.Image, Nodes: r.plan.Nodes, Ports: ports, Disks: disks,
 		})
 	case "ssh":
 		return ssh.New(ctx, ssh.Options{
@@ -149,10 +151,15 @@ func clientPorts(ports []clusters.Port) []string {
 	return names
 }
 
-// process is the program of a node, made ready for the faults of the schedule.
+// process is the program of a node.
 func (d *deployment) process(node string) clusters.Process {
-	process := d.system.Process(d.cluster, node)
+	return d.prepare(d.system.Process(d.cluster, node))
+}
+
+// prepare makes a node's program ready for the faults of the schedule.
+func (d *deployment) prepare(process clusters.Process) clusters.Process {
 	process.Clock = d.schedule.Uses("clock")
+	process.Disk = d.schedule.Needs(agent.Disks)
 	return process
 }
 

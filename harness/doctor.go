@@ -58,7 +58,7 @@ func (d *deployment) lookAround(ctx context.Context) (nemesis.Survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.cluster, err = d.run.makeCluster(ctx, d.system.Ports()); err != nil {
+	if d.cluster, err = d.run.makeCluster(ctx, d.system.Ports(), true); err != nil {
 		return nil, err
 	}
 	if err := d.install(ctx, agentPath); err != nil {

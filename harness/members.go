@@ -13,13 +13,13 @@ import (
 type members struct {
 	system  systems.Membership
 	cluster clusters.Cluster
-	clock   bool // the schedule changes clocks
+	prepare func(clusters.Process) clusters.Process // for the faults of the schedule
 }
 
 // members returns nil where the system has no such interface.
 func (d *deployment) members() nemesis.Members {
 	if system, ok := d.system.(systems.Membership); ok {
-		return members{system, d.cluster, d.schedule.Uses("clock")}
+		return members{system, d.cluster, d.prepare}
 	}
 	return nil
 }
@@ -57,7 +57,5 @@ func (m members) Transfer(ctx context.Context, to string) error {
 }
 
 func (m members) Joining(node, through string) clusters.Process {
-	process := m.system.Joining(m.cluster, node, through)
-	process.Clock = m.clock
-	return process
+	return m.prepare(m.system.Joining(m.cluster, node, through))
 }

@@ -88,6 +88,9 @@ func (f *Fault) appendJSON(b []byte) []byte {
 	b = appendText(b, `,"leader":`, f.Leader)
 	b = appendText(b, `,"side":`, f.Side)
 	b = appendText(b, `,"beyond":`, f.Beyond)
+	if f.MayEnd {
+		b = append(b, `,"mayEnd":true`...)
+	}
 	return append(b, '}')
 }
 

@@ -116,6 +116,8 @@ type Fault struct {
 	// Beyond says which promise of the machine the fault breaks that Raft builds on: a correct
 	// system may fail under it.
 	Beyond string `json:"beyond,omitempty"`
+	// MayEnd says that the processes of its nodes may end by themselves under it, and be right to.
+	MayEnd bool `json:"mayEnd,omitempty"`
 }
 
 // Status is what a poll of one node said. An observer event is recorded when

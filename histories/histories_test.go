@@ -41,6 +41,7 @@ func drawEvent(t *rapid.T) Event {
 			Took: time.Duration(rapid.Int64Min(0).Draw(t, "took")), Target: text.Draw(t, "target"),
 			Nodes: rapid.SliceOf(text).Draw(t, "nodes"), Detail: text.Draw(t, "detail"), Proof: rapid.SliceOf(text).Draw(t, "proof"),
 			Params: rapid.MapOf(text, text).Draw(t, "params"), Leader: text.Draw(t, "leader"), Side: text.Draw(t, "side"), Beyond: text.Draw(t, "beyond"),
+			MayEnd: rapid.Bool().Draw(t, "may end"),
 		}
 	}
 	if rapid.Bool().Draw(t, "has status") {

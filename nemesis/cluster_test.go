@@ -40,6 +40,13 @@ const (
 
 // TestMain lets the test binary be the other programs too.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == agent.DiskCommand {
+		if err := agent.ServeDisk(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	switch os.Getenv(roleVariable) {
 	case "agent":
 		serveAgent(os.Stdin)
@@ -118,6 +125,7 @@ func serveNode(address string) {
 		signal.Ignore(syscall.SIGTERM)
 	}
 	began := time.Now()
+	keep := newKeeper(os.Getenv(keepIn), os.Getenv(nodeFlags))
 	for range 3 {
 		go func() {
 			runtime.LockOSThread()
@@ -147,6 +155,9 @@ func serveNode(address string) {
 					}()
 				}
 				answer := scanner.Text()
+				if keep.hangs() {
+					continue
+				}
 				if answer == "time?" {
 					answer = fmt.Sprint(time.Now().UnixNano(), int64(time.Since(began)))
 				}
@@ -166,6 +177,9 @@ type testCluster struct {
 	roles  map[string]string // node to its agent's role, where it is not "agent"
 	clocks bool              // of the nodes are made ready to be changed
 	flags  []string          // of the nodes: how they misbehave
+	disks  bool              // of the nodes are made ready to fail
+	idle   map[string]bool   // nodes that keep no data though the others do
+	bare   bool              // their data, though they keep some
 
 	mu     sync.Mutex
 	agents map[string]*exec.Cmd
@@ -224,8 +238,8 @@ func (c *testCluster) Dial(from, to, port string) string {
 
 func (c *testCluster) process(node string) clusters.Process {
 	return clusters.Process{
-		Name: "db", Argv: []string{os.Args[0]}, Env: []string{roleVariable + "=node", listenAt + "=" + c.ports[node], nodeFlags + "=" + strings.Join(c.flags, ",")},
-		Data: filepath.Join(c.dir, node, "data"), Clock: c.clocks,
+		Name: "db", Argv: []string{os.Args[0]}, Env: []string{roleVariable + "=node", listenAt + "=" + c.ports[node], nodeFlags + "=" + strings.Join(c.flags, ","), keepIn + "=" + c.keeps(node)},
+		Data: filepath.Join(c.dir, node, "data"), Clock: c.clocks, Disk: c.disks && !c.bare,
 		Dir: filepath.Join(c.dir, node), Log: filepath.Join(c.dir, node, "db.log"),
 	}
 }
@@ -375,6 +389,22 @@ func (f *fixture) pid(node string) int {
 		f.t.Fatal(err)
 	}
 	return reply.Pid
+}
+
+// killWorker kills a node's agent, and leaves its guardian.
+func (f *fixture) killWorker(node string) {
+	f.t.Helper()
+	worker, err := exec.Command("pgrep", "-P", strconv.Itoa(f.agents[node].Process.Pid)).Output()
+	if err != nil {
+		f.t.Fatalf("find the worker: %v", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(worker)))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // recorded is the history, as far as the nemesis writes it.

@@ -9,6 +9,7 @@ import (
 
 	"capsize/clusters"
 	"capsize/nemesis/agent"
+	"capsize/nemesis/agent/disk"
 	"capsize/nemesis/agent/limits"
 )
 
@@ -31,6 +32,10 @@ type Effects struct {
 	clocks map[string]*layers[agent.ClockLayer] // by node; the nodeState's lock is taken before theirs
 	clock  func(ctx context.Context, node string) (time.Time, error)
 	limits map[string]*layers[limits.Limit] // by node; the nodeState's lock is taken before theirs
+
+	disks map[string]*layers[[]disk.Rule] // by node
+
+	standing func() []Planned // what is in force, of all faults
 
 	members    Members    // nil where the system has no such interface
 	membership sync.Mutex // held while the members change: one change at a time
@@ -90,12 +95,14 @@ func newEffects(c Config) *Effects {
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
 		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), states: make(map[string]*nodeState),
 		limits:  make(map[string]*layers[limits.Limit]),
+		disks:   make(map[string]*layers[[]disk.Rule]),
 		members: c.Members,
 		clocks:  make(map[string]*layers[agent.ClockLayer]), clock: c.Clock,
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
 		e.limits[node] = &layers[limits.Limit]{}
+		e.disks[node] = &layers[[]disk.Rule]{}
 		e.clocks[node] = &layers[agent.ClockLayer]{}
 	}
 	return e

@@ -51,6 +51,9 @@ type About struct {
 	// Beyond says which promise of the machine the fault breaks that Raft builds on, where
 	// it does: a correct system may fail then. Such steps are never drawn from a package.
 	Beyond func(Params) string
+	// MayEnd says that processes may end by themselves under it, and be right to: that is no
+	// failure then, and healing starts them again. Nil means that they may not.
+	MayEnd func(Params) bool
 	// Cards are the steps that schedules are drawn from.
 	Cards []Card
 }
@@ -140,6 +143,16 @@ func (p Planned) beyond() string {
 	return fault.About().beyond(p.Params)
 }
 
+// mayEnd reports whether processes may end by themselves under the step.
+func (p Planned) mayEnd() bool {
+	fault, known := faultByName(p.Fault)
+	if !known {
+		return false
+	}
+	about := fault.About()
+	return about.MayEnd != nil && about.MayEnd(p.Params)
+}
+
 // Proof is what was seen of a fault that landed or was healed.
 type Proof struct {
 	Took  time.Duration // from the first command to the effect on the last node
@@ -162,6 +175,10 @@ var faults = []Fault{
 	starveFiles{},
 	starveProcesses{},
 	slowIO{},
+	failDisk{},
+	failPower{},
+	killAtMoment{},
+	damageFiles{},
 	remove{},
 	demote{},
 	replace{},

@@ -74,7 +74,7 @@ func (amnesia) About() About {
 	return About{
 		Name: "amnesia", Package: "kill",
 		Meaning: "the process is killed and started again with an empty disk, under its old name: a machine that was replaced without telling the cluster",
-		Target:  always(One),
+		Target:  always(One), Needs: always([]string{agent.DataFiles}),
 		Beyond: always("a node that comes back under its old name remembers its votes and its log (Raft paper, figure 2: persistent state); " +
 			"replacing a node takes a change of membership"),
 	}
@@ -232,9 +232,7 @@ func (e *Effects) takeDown(ctx context.Context, node string, id int, signal stri
 	}
 	line, err := e.signal(ctx, node, signal)
 	if !errors.Is(err, ErrEnded) {
-		state.downBy, state.doubtful = id, err != nil
-		clear(state.pausedBy) // a pause ends with the process
-		e.endLimits(node)
+		e.tookDown(node, id, err != nil)
 	}
 	return line, err
 }

@@ -30,6 +30,12 @@ var mechanisms = map[string][3]Mechanism{
 		{"nftables by netlink, at the client ports", "CAP_NET_ADMIN in the container"},
 		{"nftables by netlink, at the client ports", "root"},
 	},
+	agent.DataFiles: {{"files of the run", ""}, {"files of the run", ""}, {"files of the run", ""}},
+	agent.Disks: {
+		{"FUSE", "root, /dev/fuse"},
+		{"FUSE", "/dev/fuse and CAP_SYS_ADMIN in the container: given to runs that need it, to no others"},
+		{"FUSE", "root, /dev/fuse"},
+	},
 	Membership: {
 		{"the system's own interface", "a system that has one"},
 		{"the system's own interface", "a system that has one"},
@@ -150,6 +156,9 @@ func describe(b *strings.Builder, about About) {
 	b.WriteString("\n")
 	if beyond := about.beyond(withDefaults(about.Params, nil)); beyond != "" {
 		fmt.Fprintf(b, "\n**A correct system may fail under it**: %s.\n", beyond)
+	}
+	if about.MayEnd != nil && about.MayEnd(withDefaults(about.Params, nil)) {
+		b.WriteString("\nA process that ends by itself under it has not failed: it is started again when the fault is healed.\n")
 	}
 	if len(about.Params) == 0 {
 		return

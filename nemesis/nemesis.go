@@ -95,10 +95,12 @@ func New(config Config) *Nemesis {
 	if config.Say == nil {
 		config.Say = func(string, ...any) {}
 	}
-	return &Nemesis{
+	n := &Nemesis{
 		config: config, effects: newEffects(config), inForce: make(map[int]standingStep), began: make(map[int]Planned),
 		outage: outage{limit: config.Schedule.OutageLimit, nodes: config.Nodes},
 	}
+	n.effects.standing = n.standing
+	return n
 }
 
 // Run carries out the schedule in real time, beginning now. It returns when all steps are
@@ -267,6 +269,7 @@ func (n *Nemesis) record(planned Planned, phase histories.Phase, proof Proof, er
 			ID: planned.ID, Name: planned.Fault, Phase: phase, Took: proof.Took, Target: planned.Target,
 			Nodes: planned.Nodes, Detail: planned.Detail, Proof: proof.Lines,
 			Params: n.config.Schedule.Steps[planned.ID-1].Params, Leader: planned.Leader, Side: planned.side(n.config.Nodes), Beyond: planned.beyond(),
+			MayEnd: planned.mayEnd(),
 		},
 	}
 	if err != nil {
@@ -339,7 +342,7 @@ func (p Planned) healsLate() int {
 	switch fault.About().Package {
 	case "partition":
 		return 0
-	case "kill":
+	case "kill", disks:
 		return 2
 	case "membership":
 		return 3
@@ -376,6 +379,26 @@ func (n *Nemesis) proveHealed(ctx context.Context) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// Needs reports whether some step needs an ability, or some draw has a fault that does.
+func (s Schedule) Needs(ability string) bool {
+	for _, step := range s.Steps {
+		if fault, known := faultByName(step.Fault); known && slices.Contains(fault.About().Abilities(), ability) {
+			return true
+		}
+	}
+	for _, draw := range s.Draw {
+		for _, name := range draw.From {
+			for _, in := range FaultsIn(name) {
+				fault, _ := faultByName(in)
+				if about := fault.About(); len(about.Cards) > 0 && slices.Contains(about.Abilities(), ability) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // Uses reports whether some step is that fault.

@@ -8,12 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -290,18 +288,7 @@ func TestWhatAKilledAgentLimitedIsUndone(t *testing.T) {
 	if _, err := (freeze{}).Inject(t.Context(), state, plan); err != nil {
 		t.Fatal(err)
 	}
-	guardian := f.agents["n1"].Process.Pid
-	worker, err := exec.Command("pgrep", "-P", strconv.Itoa(guardian)).Output()
-	if err != nil {
-		t.Fatalf("find the worker: %v", err)
-	}
-	workerPid, err := strconv.Atoi(strings.TrimSpace(string(worker)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(workerPid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	f.killWorker("n1")
 	eventually(t, patience, "the process dies with its agent", func() bool { return gone(pid) })
 	eventually(t, patience, "its cgroup is gone", func() bool {
 		left, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/capsize-test-*-%d", pid))

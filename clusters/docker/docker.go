@@ -28,6 +28,9 @@ type Options struct {
 	Image string
 	Nodes int
 	Ports []clusters.Port
+	// Disks gives the containers what a file system of the agent takes: /dev/fuse, and the right
+	// to mount (CAP_SYS_ADMIN). Where the engine's machine has no such device they go without.
+	Disks bool
 }
 
 // Labels of everything that this package creates.

@@ -38,26 +38,57 @@ func (c *Cluster) createNode(ctx context.Context, n *node, authorized []byte) er
 	if err != nil {
 		return fmt.Errorf("keys of %s: %w", n.name, err)
 	}
-	sysctls := c.sysctls()
-	err = c.launch(ctx, n, keys, sysctls)
-	if err != nil && sysctls != nil && strings.Contains(err.Error(), path.Base(file(c.sysctl))) {
-		// The engine's kernel has no such setting after all: it is another machine's.
+	extras := extras{sysctls: c.sysctls(), disks: c.options.Disks}
+	for {
+		err := c.launch(ctx, n, keys, extras)
+		if err == nil {
+			break
+		}
+		// The engine may be another machine's, which lacks what this one has.
+		switch {
+		case extras.sysctls != nil && strings.Contains(err.Error(), path.Base(file(c.sysctl))):
+			extras.sysctls = nil
+		case extras.disks && strings.Contains(err.Error(), fuseDevice):
+			extras.disks = false
+		default:
+			return err
+		}
 		if err := c.discard(ctx, n); err != nil {
 			return err
 		}
-		err = c.launch(ctx, n, keys, nil)
-	}
-	if err != nil {
-		return err
 	}
 	return c.findAddress(ctx, n)
 }
 
+// extras are what a container gets where its engine has it.
+type extras struct {
+	sysctls map[string]string
+	disks   bool
+}
+
+const fuseDevice = "/dev/fuse"
+
+// host is how a container is bound to its machine.
+func (c *Cluster) host(with extras) *container.HostConfig {
+	init := true
+	host := &container.HostConfig{
+		Init:        &init,
+		NetworkMode: container.NetworkMode(c.network),
+		CapAdd:      []string{"NET_ADMIN"}, // for the agent's packet filter, inside the container's own network
+		Sysctls:     with.sysctls,
+	}
+	if with.disks {
+		host.CapAdd = append(host.CapAdd, "SYS_ADMIN") // to mount, inside the container's own mount namespace
+		host.Devices = []container.DeviceMapping{{PathOnHost: fuseDevice, PathInContainer: fuseDevice, CgroupPermissions: "rwm"}}
+		host.SecurityOpt = []string{"apparmor=unconfined"} // Docker's profile forbids every mount
+	}
+	return host
+}
+
 // launch creates and starts a node's container. It goes no further when ctx ends, but
 // comes to the end of what it has begun.
-func (c *Cluster) launch(ctx context.Context, n *node, keys []byte, sysctls map[string]string) error {
+func (c *Cluster) launch(ctx context.Context, n *node, keys []byte, with extras) error {
 	var id string
-	init := true
 	steps := []struct {
 		what string
 		do   func(context.Context) error
@@ -65,12 +96,7 @@ func (c *Cluster) launch(ctx context.Context, n *node, keys []byte, sysctls map[
 		{"create container", func(ctx context.Context) error {
 			made, err := c.engine.ContainerCreate(ctx,
 				&container.Config{Image: c.options.Image, Hostname: n.name, Labels: c.labels()},
-				&container.HostConfig{
-					Init:        &init,
-					NetworkMode: container.NetworkMode(c.network),
-					CapAdd:      []string{"NET_ADMIN"}, // for the agent's packet filter, inside the container's own network
-					Sysctls:     sysctls,
-				}, nil, nil, n.container)
+				c.host(with), nil, nil, n.container)
 			id = made.ID
 			if err != nil {
 				return explain(err)

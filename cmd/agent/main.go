@@ -21,7 +21,9 @@ const help = `The capsize agent makes and undoes faults on one node of a cluster
 It is not run by hand: the checker copies it to each node, starts it, and speaks to it
 on its standard input and output, one JSON line a request, one a reply. When the checker
 goes silent the agent undoes everything that it did, and ends. The work is done by a child
-process; its parent, the guardian, undoes what the child leaves behind if it is killed.
+process; its parent, the guardian, undoes what the child leaves behind if it is killed. A
+further process of this program, "agent disk DIR", is the file system over the data of a
+system whose disk shall fail.
 
   --help     print this text
   --version  print the version of the protocol
@@ -43,6 +45,13 @@ func run(args []string) int {
 	}
 	if len(args) == 1 && args[0] == "--version" {
 		fmt.Printf("capsize agent, protocol version %d\n", agent.Version)
+		return 0
+	}
+	if len(args) == 2 && args[0] == agent.DiskCommand {
+		if err := agent.ServeDisk(args[1]); err != nil {
+			log.Print(err)
+			return 1
+		}
 		return 0
 	}
 	if len(args) > 0 {

@@ -94,6 +94,7 @@ type agent struct {
 	clients    Ability
 	limits     *limitTool
 	clocks     *clockTool
+	disks      *diskTool
 	tools      []tool
 	packets    *packetTool // one of tools
 	journal    *journal
@@ -269,11 +270,7 @@ func (a *agent) handle(r Request) Reply {
 	var err error
 	switch {
 	case r.Start != nil:
-		var pid int
-		if pid, err = a.supervisor.start(a.ctx, r.Start.Process); err == nil {
-			reply.Start = &StartReply{Pid: pid}
-			err = a.started(a.ctx, r.Start.Process, pid)
-		}
+		reply.Start, err = a.start(a.ctx, r.Start.Process)
 	case r.Survey != nil:
 		reply.Survey = a.survey(a.ctx)
 	case r.Signal != nil:
@@ -286,6 +283,21 @@ func (a *agent) handle(r Request) Reply {
 		reply.Limits, err = a.limits.set(*r.Limits)
 	case r.Clock != nil:
 		reply.Clock, err = a.clocks.set(*r.Clock)
+	case r.Running != nil:
+		reply.Running = &RunningReply{Pid: a.supervisor.pid(r.Running.Process)}
+	case r.Disk != nil:
+		reply.Disk, err = a.disks.set(a.ctx, *r.Disk)
+	case r.Power != nil:
+		err = a.supervisor.whileDown(a.ctx, r.Power.Process, func() (err error) {
+			reply.Power, err = a.disks.powerFail(a.ctx, *r.Power)
+			return err
+		})
+	case r.KillAt != nil:
+		reply.KillAt, err = a.disks.killAt(a.ctx, *r.KillAt, func() (SignalReply, error) {
+			return a.supervisor.signal(a.ctx, Signal{Process: r.KillAt.Process, Signal: "kill"})
+		})
+	case r.Damage != nil:
+		reply.Damage, err = a.damage(a.ctx, *r.Damage)
 	case r.Aside != nil:
 		reply.Aside, err = a.aside(a.ctx, *r.Aside)
 	case r.Block != nil:
@@ -306,10 +318,39 @@ func (a *agent) handle(r Request) Reply {
 	return reply
 }
 
+// start runs a process, with what is in force for it.
+func (a *agent) start(ctx context.Context, spec clusters.Process) (*StartReply, error) {
+	if err := a.disks.starting(ctx, spec); err != nil {
+		return nil, err
+	}
+	pid, err := a.supervisor.start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &StartReply{Pid: pid}, a.started(ctx, spec, pid)
+}
+
+// bared does something to the data of a process that is known not to run, beneath its layer.
+func (a *agent) bared(ctx context.Context, process string, do func() error) error {
+	return a.supervisor.whileDown(ctx, process, func() error { return a.disks.bared(ctx, process, do) })
+}
+
+func (a *agent) damage(ctx context.Context, r Damage) (*DamageReply, error) {
+	reply := &DamageReply{}
+	do := func() (err error) {
+		reply.What, err = damage(a.hello.Dir, r)
+		return err
+	}
+	if r.Kind == DamageKeep {
+		return reply, do()
+	}
+	return reply, a.bared(ctx, r.Process, do)
+}
+
 // aside moves a directory while its process is known not to run.
 func (a *agent) aside(ctx context.Context, r Aside) (*AsideReply, error) {
 	var to string
-	err := a.supervisor.whileDown(ctx, r.Process, func() (err error) {
+	err := a.bared(ctx, r.Process, func() (err error) {
 		to, err = moveAside(a.hello.Dir, r.Dir)
 		return err
 	})
@@ -410,7 +451,7 @@ func (a *agent) heal(bye *Request) error {
 	for _, tool := range a.tools {
 		problems = append(problems, tool.heal(ctx)) // before processes go on: they shall find a whole machine
 	}
-	problems = append(problems, a.supervisor.heal(ctx, end))
+	problems = append(problems, a.supervisor.heal(ctx, end), a.disks.leave(ctx, end))
 	if a.listener != nil {
 		problems = append(problems, a.listener.close())
 	}

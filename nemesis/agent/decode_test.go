@@ -31,6 +31,16 @@ func TestDecodeRequestNamesWhatIsWrong(t *testing.T) {
 		`{"id":1,"limits":{"process":"db","limit":{"memory":-1}}}`:                            "memory -1",
 		`{"id":1,"limits":{"process":"db","limit":{"files":-1}}}`:                             "-1 files",
 		`{"id":1,"limits":{"process":"db","limit":{"writeRate":-1}}}`:                         "rates 0 and -1",
+		`{"id":1,"disk":{"process":"db","rules":[{"id":"1","on":"write","effect":"lose"}]}}`:  `effect "lose" on "write"`,
+		`{"id":1,"disk":{"process":"","rules":[]}}`:                                           "process name",
+		`{"id":1,"power":{"process":"db","mode":"some"}}`:                                     `power failure "some"`,
+		`{"id":1,"killAt":{"process":"db","fsyncs":1}}`:                                       "limit 0s",
+		`{"id":1,"killAt":{"process":"db","limit":1000000000}}`:                               "trip after 0 fsyncs or 0 bytes",
+		`{"id":1,"killAt":{"process":"db","fsyncs":1,"limit":1000000000,"mode":"x"}}`:         `power failure "x"`,
+		`{"id":1,"damage":{"process":"db","dir":"/d","kind":"burn","mark":"1"}}`:              `damage "burn"`,
+		`{"id":1,"damage":{"process":"db","dir":"/d","kind":"flip","mark":"../1"}}`:           `mark "../1"`,
+		`{"id":1,"damage":{"process":"db","dir":"/d","kind":"flip","mark":"1","files":"["}}`:  `files "["`,
+		`{"id":1,"damage":{"process":"db","dir":"/d","kind":"truncate","mark":"1"}}`:          "truncate by 0 bytes",
 	} {
 		if _, err := DecodeRequest([]byte(line)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", line, err, want)
@@ -55,6 +65,10 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":7,"bye":{"stop":true}}`))
 	f.Add([]byte(`{"id":8,"limits":{"process":"db","limit":{"cpu":0.1,"memory":1048576,"files":3,"frozen":true}}}`))
 	f.Add([]byte(`{"id":9,"clock":{"process":"db","layers":[{"id":"1","realtime":{"jump":3600000000000,"rate":1},"monotonic":{"rate":0}}]}}`))
+	f.Add([]byte(`{"id":10,"disk":{"process":"db","rules":[{"id":"1/fsync","on":"fsync","effect":"error","errno":"EIO","probability":0.5}]}}`))
+	f.Add([]byte(`{"id":11,"power":{"process":"db","mode":"prefix","seed":7}}`))
+	f.Add([]byte(`{"id":12,"killAt":{"process":"db","fsyncs":3,"mode":"pages","limit":1000000000}}`))
+	f.Add([]byte(`{"id":13,"damage":{"process":"db","dir":"/d","kind":"truncate","mark":"1","files":"*.wal","bytes":512}}`))
 	f.Add([]byte(`{"id":-1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := DecodeRequest(line)

@@ -20,6 +20,7 @@ import (
 
 	"capsize/clusters"
 	"capsize/nemesis/agent/clock"
+	"capsize/nemesis/agent/disk"
 	"capsize/nemesis/agent/limits"
 )
 
@@ -144,6 +145,8 @@ func (u Undo) revert() error {
 		return resetClock(*u.Clock)
 	case u.Limits != nil:
 		return limits.Revert(*u.Limits)
+	case u.Disk != nil:
+		return recoverDisk(*u.Disk)
 	}
 	return nil
 }
@@ -268,6 +271,19 @@ func prepare(spec clusters.Process) (*exec.Cmd, *os.File, error) {
 	command.Dir, command.Env = spec.Dir, append(os.Environ(), spec.Env...)
 	command.Stdout, command.Stderr = out, out
 	return command, out, nil
+}
+
+// recoverDisk detaches a layer that was killed. One that lives heals itself once its agent is
+// gone, and goes when nothing uses it any more. To ask may hang, where it was stopped.
+func recoverDisk(dir string) error {
+	done := make(chan error, 1)
+	go func() { done <- disk.Recover(dir) }() // ends with the guardian
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(revertLimit):
+		return fmt.Errorf("the disk layer over %s does not answer: end it, and unmount %s", dir, dir)
+	}
 }
 
 // resetClock is the guardian's way to heal the clock of a process.

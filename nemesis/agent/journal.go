@@ -24,6 +24,7 @@ type Undo struct {
 	Restart *Ending      `json:"restart,omitempty"` // the process was ended
 	Clock   *Life        `json:"clock,omitempty"`   // the process's clocks were changed
 	Limits  *limits.Undo `json:"limits,omitempty"`  // a process was limited
+	Disk    *string      `json:"disk,omitempty"`    // the directory was covered; the layer itself may have been killed
 }
 
 // Ending is a process that shall run, and its life that is to end before: the note is written

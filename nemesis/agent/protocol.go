@@ -16,42 +16,52 @@ import (
 
 // Version is the version of this protocol. Controller and agent refuse each other when
 // theirs differ.
-const Version = 2
+const Version = 3
 
 // Request is one line on the agent's standard input. Exactly one of the pointers is set.
 type Request struct {
-	ID      uint64    `json:"id"` // echoed in the reply; requests may overlap
-	Hello   *Hello    `json:"hello,omitempty"`
-	Ping    *struct{} `json:"ping,omitempty"`   // renews the lease, as every request does
-	Survey  *struct{} `json:"survey,omitempty"` // what the agent can do here
-	Start   *Start    `json:"start,omitempty"`
-	Signal  *Signal   `json:"signal,omitempty"`
-	Limits  *Limits   `json:"limits,omitempty"`
-	Clock   *Clock    `json:"clock,omitempty"`
-	Aside   *Aside    `json:"aside,omitempty"`
-	Block   *Block    `json:"block,omitempty"`
-	Shape   *Shape    `json:"shape,omitempty"`
-	Probe   *Probe    `json:"probe,omitempty"`
-	Arrived *Arrived  `json:"arrived,omitempty"`
-	Bye     *Bye      `json:"bye,omitempty"`
+	ID      uint64     `json:"id"` // echoed in the reply; requests may overlap
+	Hello   *Hello     `json:"hello,omitempty"`
+	Ping    *struct{}  `json:"ping,omitempty"`   // renews the lease, as every request does
+	Survey  *struct{}  `json:"survey,omitempty"` // what the agent can do here
+	Start   *Start     `json:"start,omitempty"`
+	Signal  *Signal    `json:"signal,omitempty"`
+	Limits  *Limits    `json:"limits,omitempty"`
+	Clock   *Clock     `json:"clock,omitempty"`
+	Running *Running   `json:"running,omitempty"`
+	Disk    *Disk      `json:"disk,omitempty"`
+	Power   *PowerFail `json:"power,omitempty"`
+	KillAt  *KillAt    `json:"killAt,omitempty"`
+	Damage  *Damage    `json:"damage,omitempty"`
+	Aside   *Aside     `json:"aside,omitempty"`
+	Block   *Block     `json:"block,omitempty"`
+	Shape   *Shape     `json:"shape,omitempty"`
+	Probe   *Probe     `json:"probe,omitempty"`
+	Arrived *Arrived   `json:"arrived,omitempty"`
+	Bye     *Bye       `json:"bye,omitempty"`
 }
 
 // Reply is one line on the agent's standard output.
 type Reply struct {
-	ID      uint64        `json:"id"` // of the request; 0 for an Exited notice
-	Error   string        `json:"error,omitempty"`
-	Gone    bool          `json:"gone,omitempty"` // the error is that the process has ended by itself
-	Hello   *HelloReply   `json:"hello,omitempty"`
-	Survey  *SurveyReply  `json:"survey,omitempty"`
-	Start   *StartReply   `json:"start,omitempty"`
-	Signal  *SignalReply  `json:"signal,omitempty"`
-	Limits  *LimitsReply  `json:"limits,omitempty"`
-	Clock   *ClockReply   `json:"clock,omitempty"`
-	Aside   *AsideReply   `json:"aside,omitempty"`
-	Block   *BlockReply   `json:"block,omitempty"`
-	Shape   *ShapeReply   `json:"shape,omitempty"`
-	Arrived *ArrivedReply `json:"arrived,omitempty"`
-	Exited  *Exited       `json:"exited,omitempty"`
+	ID      uint64          `json:"id"` // of the request; 0 for an Exited notice
+	Error   string          `json:"error,omitempty"`
+	Gone    bool            `json:"gone,omitempty"` // the error is that the process has ended by itself
+	Hello   *HelloReply     `json:"hello,omitempty"`
+	Survey  *SurveyReply    `json:"survey,omitempty"`
+	Start   *StartReply     `json:"start,omitempty"`
+	Signal  *SignalReply    `json:"signal,omitempty"`
+	Limits  *LimitsReply    `json:"limits,omitempty"`
+	Clock   *ClockReply     `json:"clock,omitempty"`
+	Running *RunningReply   `json:"running,omitempty"`
+	Disk    *DiskReply      `json:"disk,omitempty"`
+	Power   *PowerFailReply `json:"power,omitempty"`
+	KillAt  *KillAtReply    `json:"killAt,omitempty"`
+	Damage  *DamageReply    `json:"damage,omitempty"`
+	Aside   *AsideReply     `json:"aside,omitempty"`
+	Block   *BlockReply     `json:"block,omitempty"`
+	Shape   *ShapeReply     `json:"shape,omitempty"`
+	Arrived *ArrivedReply   `json:"arrived,omitempty"`
+	Exited  *Exited         `json:"exited,omitempty"`
 }
 
 // Hello is the first request: who the node is and how the agent shall behave.
@@ -119,6 +129,16 @@ type Signal struct {
 type SignalReply struct {
 	Pid   int    `json:"pid"`
 	State string `json:"state"` // what proves the effect: "stopped, 9 threads in state T", "killed by SIGKILL"
+}
+
+// Running asks whether a process runs.
+type Running struct {
+	Process string `json:"process"`
+}
+
+// RunningReply answers Running.
+type RunningReply struct {
+	Pid int `json:"pid"` // 0 where it does not
 }
 
 // Aside moves a directory of this run aside, so that the process which keeps its data there

@@ -180,6 +180,18 @@ func (l *life) over() bool {
 	}
 }
 
+// pid returns the process that runs under a name, 0 for none.
+func (s *supervisor) pid(name string) int {
+	p, err := s.find(name, false)
+	if err != nil {
+		return 0
+	}
+	if l := p.current(); l != nil && !l.over() {
+		return l.pid
+	}
+	return 0
+}
+
 // whileDown does something while a process does not run and cannot be started.
 func (s *supervisor) whileDown(ctx context.Context, name string, do func() error) error {
 	p, err := s.find(name, false)

@@ -12,6 +12,7 @@ const (
 	Partitions = "partitions"
 	Clients    = "partitions.clients" // cut from the checker's clients
 	Processes  = "processes"          // start, kill, pause: every agent can
+	DataFiles  = "files of data"      // change them while the process is down: every agent can
 
 	PacketDelay     = "packet.delay"
 	PacketLoss      = "packet.loss"
@@ -46,12 +47,13 @@ func (a *agent) newTools() []tool {
 	a.limits = newLimitTool(a.hello, a.journal)
 	a.packets = newPacketTool(a.hello)
 	a.clocks = newClockTool(a.journal)
-	return []tool{a.limits, a.packets, a.clocks}
+	a.disks = newDiskTool(a.hello.Dir, a.journal)
+	return []tool{a.limits, a.packets, a.clocks, a.disks}
 }
 
 // survey asks all tools what they can do.
 func (a *agent) survey(ctx context.Context) *SurveyReply {
-	reply := &SurveyReply{Abilities: []Ability{{Name: Processes, How: "signals of the parent"}, a.partitions, a.clients}}
+	reply := &SurveyReply{Abilities: []Ability{{Name: Processes, How: "signals of the parent"}, {Name: DataFiles, How: "files of the run"}, a.partitions, a.clients}}
 	for _, tool := range a.tools {
 		reply.Abilities = append(reply.Abilities, tool.survey(ctx)...)
 	}
