@@ -174,7 +174,7 @@ func (p *connections) send(uint64) error {
 }
 
 func (p *connections) dial(address string) {
-	dialer := net.Dialer{Timeout: probeRound * probeRounds}
+	dialer := net.Dialer{Timeout: probeTime}
 	c, err := dialer.DialContext(p.ctx, "tcp", address)
 	if err == nil {
 		_ = c.Close() // nothing was sent

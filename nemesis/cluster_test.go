@@ -94,7 +94,7 @@ func serveGuarded() {
 	}
 }
 
-// withoutPairs makes an agent deaf: it acknowledges blocks and limits, and after the first so
+// withoutPairs makes an agent deaf: it acknowledges blocks, shapes and limits, and after the first so
 // many blocks that cut anything it carries none of them out.
 func withoutPairs(in io.Reader, good int) io.Reader {
 	out, w := io.Pipe()
@@ -107,6 +107,9 @@ func withoutPairs(in io.Reader, good int) io.Reader {
 					r.Block.Pairs = nil
 					line, _ = json.Marshal(r)
 				}
+			} else if r.Shape != nil {
+				r.Shape.Pairs = nil
+				line, _ = json.Marshal(r)
 			} else if r.Limits != nil {
 				r.Limits.Limit = limits.Limit{}
 				line, _ = json.Marshal(r)

@@ -11,6 +11,7 @@ import (
 
 	"capsize/clusters"
 	"capsize/nemesis/agent"
+	"capsize/nemesis/agent/packets"
 )
 
 // Controller speaks to the agents of all nodes. It keeps their leases: when it goes, by
@@ -22,7 +23,7 @@ type Controller struct {
 	options  ConnectOptions
 	sessions map[string]*session
 	cancel   context.CancelFunc // ends the attached sessions
-	blocking sync.Mutex         // Blocks follow one another on all nodes
+	blocking sync.Mutex         // Blocks and Shapes follow one another on all nodes
 }
 
 // ConnectOptions say how to attach the agents and what to do about what they tell.
@@ -309,6 +310,28 @@ func (c *Controller) Block(ctx context.Context, pairs []agent.Pair) (map[agent.P
 		return err
 	})
 	return dropped, err
+}
+
+// Shape makes the network of exactly these pairs bad, on all nodes in parallel. It returns what
+// was done to the packets of each pair since the agents began. On an error some nodes may have
+// done their part.
+func (c *Controller) Shape(ctx context.Context, pairs []agent.ShapedPair) (map[agent.Pair]packets.Count, error) {
+	c.blocking.Lock()
+	defer c.blocking.Unlock()
+	var mu sync.Mutex
+	counts := make(map[agent.Pair]packets.Count)
+	err := c.everywhere(func(node string) error {
+		reply, err := c.call(ctx, node, agent.Request{Shape: &agent.Shape{Pairs: pairs}})
+		if err == nil && reply.Shape != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, one := range reply.Shape.Counts {
+				counts[one.Pair] = counts[one.Pair].Add(one.Count)
+			}
+		}
+		return err
+	})
+	return counts, err
 }
 
 // add adds what an agent counted to what others did: over links, what a node sends is held

@@ -22,11 +22,12 @@ type Effects struct {
 	ready      func(ctx context.Context, node string) error
 	readyLimit time.Duration
 
-	network sync.Mutex                    // held while the cut changes and is proven
-	cuts    map[int][]agent.Pair          // by step
-	blocked map[int][]agent.Pair          // cuts, as the agents were told last
-	held    map[int]map[agent.Pair]uint64 // what each step has held back until then
-	clients bool                          // some step has cut clients, so their ways are proven too
+	network  sync.Mutex                    // held while the cut changes and is proven
+	cuts     map[int][]agent.Pair          // by step
+	blocked  map[int][]agent.Pair          // cuts, as the agents were told last
+	held     map[int]map[agent.Pair]uint64 // what each step has held back until then
+	shapings map[int]shaping               // by step
+	clients  bool                          // some step has cut clients, so their ways are proven too
 
 	states map[string]*nodeState
 	clocks map[string]*layers[agent.ClockLayer] // by node; the nodeState's lock is taken before theirs
@@ -93,7 +94,7 @@ type nodeState struct {
 func newEffects(c Config) *Effects {
 	e := &Effects{
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
-		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), states: make(map[string]*nodeState),
+		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), shapings: make(map[int]shaping), states: make(map[string]*nodeState),
 		limits:  make(map[string]*layers[limits.Limit]),
 		disks:   make(map[string]*layers[[]disk.Rule]),
 		members: c.Members,

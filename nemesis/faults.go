@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -107,6 +108,7 @@ type Planned struct {
 	// both ways. A node may be in several. Nil where the fault has no such groups.
 	Sides  [][]string
 	Pairs  []agent.Pair // what a partition cuts; nil for other faults
+	Shaped []agent.Pair // on what pairs packets are late or lost; nil for other faults
 	Detail string       // for people
 	// Down are the nodes that take no part in the cluster while the fault is in force: killed,
 	// paused. Who is merely cut off is told by Pairs.
@@ -116,19 +118,33 @@ type Planned struct {
 
 // pinned is the step as it was resolved: on these nodes, or these links, whoever leads.
 func (p Planned) pinned(step Step) Step {
+	if len(p.Shaped) > 0 {
+		step.Target, step.Params = "", maps.Clone(step.Params)
+		if step.Params == nil {
+			step.Params = make(map[string]string)
+		}
+		delete(step.Params, "direction")
+		step.Params["pairs"] = pairList(p.Shaped)
+		return step
+	}
 	if len(p.Pairs) == 0 {
 		step.Target = strings.Join(p.Nodes, ",")
 		return step
 	}
-	names := make([]string, len(p.Pairs))
-	for i, pair := range p.Pairs {
-		names[i] = pair.From + ">" + pair.To
-	}
-	step.Target, step.Params = "", map[string]string{"kind": someLinks, "pairs": strings.Join(names, ",")}
+	step.Target, step.Params = "", map[string]string{"kind": someLinks, "pairs": pairList(p.Pairs)}
 	if period := p.Params["period"]; p.Params.Duration("period") > 0 {
 		step.Params["period"] = period
 	}
 	return step
+}
+
+// pairList writes pairs as the parameter pairs takes them.
+func pairList(pairs []agent.Pair) string {
+	names := make([]string, len(pairs))
+	for i, pair := range pairs {
+		names[i] = pair.From + ">" + pair.To
+	}
+	return strings.Join(names, ",")
 }
 
 // String names the fault and what it does, on a line.
@@ -162,6 +178,7 @@ type Proof struct {
 // faults is the registry, in the order in which people read it.
 var faults = []Fault{
 	partition{},
+	badNetwork{},
 	pause{},
 	kill{},
 	term{},

@@ -297,7 +297,7 @@ func TestACutOfOneDirectionLetsNeighboursBeFound(t *testing.T) {
 					t.Fatal(err)
 				}
 				cut := agent.Pair{From: "n2", To: "n1"}
-				found, err := f.controller.Probe(t.Context(), allPairs(f.nodes), func(pair agent.Pair) bool { return pair != cut })
+				found, err := f.controller.Probe(t.Context(), allPairs(f.nodes), func(pair agent.Pair) bool { return pair != cut }, 0)
 				if err != nil || len(found.Arrived) != 5 || found.Arrived[cut] {
 					t.Errorf("arrived %v, %v", found.Arrived, err)
 				}

@@ -30,7 +30,13 @@ var mechanisms = map[string][3]Mechanism{
 		{"nftables by netlink, at the client ports", "CAP_NET_ADMIN in the container"},
 		{"nftables by netlink, at the client ports", "root"},
 	},
-	agent.DataFiles: {{"files of the run", ""}, {"files of the run", ""}, {"files of the run", ""}},
+	agent.PacketDelay:     onPackets("link proxies"),
+	agent.PacketLoss:      onPackets("link proxies: what is lost of a stream arrives as late as TCP would send it again"),
+	agent.PacketCorrupt:   onPackets("link proxies: as loss"),
+	agent.PacketRate:      onPackets("link proxies"),
+	agent.PacketDuplicate: onPackets("duplicate: none on streams"),
+	agent.PacketReorder:   onPackets("reorder: none on streams"),
+	agent.DataFiles:       {{"files of the run", ""}, {"files of the run", ""}, {"files of the run", ""}},
 	agent.Disks: {
 		{"FUSE", "root, /dev/fuse"},
 		{"FUSE", "/dev/fuse and CAP_SYS_ADMIN in the container: given to runs that need it, to no others"},
@@ -72,6 +78,12 @@ var mechanisms = map[string][3]Mechanism{
 		{"none", "the container's cgroups are read-only; pause does nearly the same"},
 		{"cgroup freezer", "a writable cgroup"},
 	},
+}
+
+// onPackets is how the network is made bad: in the kernel, but on local clusters as it says.
+func onPackets(local string) [3]Mechanism {
+	const queue = "packets queued by the kernel (NFQUEUE), verdicts by the agent"
+	return [3]Mechanism{{local, ""}, {queue, "CAP_NET_ADMIN in the container"}, {queue, "root"}}
 }
 
 // variant is a choice of a fault's parameters.

@@ -340,7 +340,7 @@ func (p Planned) healsLate() int {
 		return 0
 	}
 	switch fault.About().Package {
-	case "partition":
+	case "partition", "packet":
 		return 0
 	case "kill", disks:
 		return 2
@@ -354,10 +354,14 @@ func (p Planned) healsLate() int {
 func (n *Nemesis) proveHealed(ctx context.Context) error {
 	var problems []error
 	e := n.effects
-	if n.config.Schedule.Uses("partition") {
+	if n.config.Schedule.Uses("partition") || n.config.Schedule.Uses("packet") {
 		e.network.Lock()
 		clear(e.cuts)
+		clear(e.shapings)
 		_, _, err := e.cut(ctx)
+		if err == nil && n.config.Schedule.Uses("packet") {
+			_, err = e.shape(ctx)
+		}
 		if err == nil {
 			_, err = e.proveNetwork(ctx)
 		}

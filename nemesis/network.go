@@ -27,7 +27,7 @@ func (e *Effects) ways() []agent.Pair {
 // caller holds e.network.
 func (e *Effects) proveNetwork(ctx context.Context) ([]string, error) {
 	cut, ways := e.inForce(), e.ways()
-	found, err := e.controller.Probe(ctx, ways, func(pair agent.Pair) bool { return !cut[pair] })
+	found, err := e.controller.Probe(ctx, ways, func(pair agent.Pair) bool { return !cut[pair] }, e.slack())
 	if err != nil {
 		return nil, err
 	}

@@ -205,7 +205,7 @@ func TestWhatAStepHeldBackIsCountedThroughOthers(t *testing.T) {
 	first := inject(1, agent.Pair{From: "n1", To: "n2"})
 	link.say(strings.Repeat("x", 1000))
 	eventually(t, patience, "it is held", func() bool {
-		found, err := f.controller.Probe(t.Context(), nil, nil)
+		found, err := f.controller.Probe(t.Context(), nil, nil, 0)
 		return err == nil && found.Dropped[first.Pairs[0]] > 1000
 	})
 	inject(2, agent.Pair{From: "n2", To: "n3"}) // the counters begin anew

@@ -26,7 +26,8 @@ type Probed struct {
 
 const (
 	probeRound  = 150 * time.Millisecond // after which probes that are missing are sent again
-	probeRounds = 10
+	probeTime   = 10 * probeRound
+	probeAgain  = 40 * time.Millisecond // the same where probes are lost on purpose
 	probePoll   = 2 * time.Millisecond
 	probeSettle = 10 * time.Millisecond // for a probe that must not arrive to do so
 )
@@ -38,15 +39,20 @@ type probing struct {
 	expected func(agent.Pair) bool
 	clients  clientProber // nil where no pair concerns clients
 	found    Probed
+	nonce    uint64 // the same in all rounds: a probe that is late counts in the next
+	again    time.Duration
 }
 
 // Probe sends probes over the pairs until one has arrived over each that is expected, for
-// at most 1.5 seconds. What arrived in any round counts, so a pair that leaks some of its
+// at most 1.5 seconds and the slack, for pairs that are slow or lossy. What arrived in any round counts, so a pair that leaks some of its
 // probes is seen too.
-func (c *Controller) Probe(ctx context.Context, pairs []agent.Pair, expected func(agent.Pair) bool) (Probed, error) {
+func (c *Controller) Probe(ctx context.Context, pairs []agent.Pair, expected func(agent.Pair) bool, slack time.Duration) (Probed, error) {
 	p := &probing{Controller: c, pairs: pairs, expected: expected, found: Probed{
 		Arrived: make(map[agent.Pair]bool), Unprobed: make(map[agent.Pair]bool),
-	}}
+	}, nonce: rand.Uint64(), again: probeRound}
+	if slack > 0 {
+		p.again = probeAgain
+	}
 	if slices.ContainsFunc(pairs, ofClients) {
 		var err error
 		if p.clients, err = c.clientProber(ctx); err != nil {
@@ -54,7 +60,7 @@ func (c *Controller) Probe(ctx context.Context, pairs []agent.Pair, expected fun
 		}
 		defer p.clients.close()
 	}
-	for range probeRounds {
+	for end := time.Now().Add(probeTime + slack); time.Now().Before(end); {
 		if over, err := p.round(ctx); over || err != nil {
 			return p.found, err
 		}
@@ -70,9 +76,8 @@ func ofClients(pair agent.Pair) bool {
 // round sends probes once and waits for them. It reports whether all is found that there
 // was to find.
 func (p *probing) round(ctx context.Context) (over bool, err error) {
-	nonce := rand.Uint64()
 	err = p.everywhere(func(node string) error {
-		request := &agent.Probe{Nonce: nonce}
+		request := &agent.Probe{Nonce: p.nonce}
 		if p.clients != nil {
 			request.Client = p.clients.address(node)
 		}
@@ -80,18 +85,18 @@ func (p *probing) round(ctx context.Context) (over bool, err error) {
 		return err
 	})
 	if err == nil && p.clients != nil {
-		err = p.clients.send(nonce)
+		err = p.clients.send(p.nonce)
 	}
 	if err != nil {
 		return false, err
 	}
-	for end := time.Now().Add(probeRound); time.Now().Before(end); {
-		if err := p.collect(ctx, nonce); err != nil {
+	for end := time.Now().Add(p.again); time.Now().Before(end); {
+		if err := p.collect(ctx); err != nil {
 			return false, err
 		}
 		if p.complete() {
 			sleep(ctx, probeSettle)
-			return true, p.collect(ctx, nonce)
+			return true, p.collect(ctx)
 		}
 		if !sleep(ctx, probePoll) {
 			return false, ctx.Err()
@@ -100,11 +105,11 @@ func (p *probing) round(ctx context.Context) (over bool, err error) {
 	return false, nil
 }
 
-func (p *probing) collect(ctx context.Context, nonce uint64) error {
+func (p *probing) collect(ctx context.Context) error {
 	var mu sync.Mutex
 	dropped := make(map[agent.Pair]uint64)
 	err := p.everywhere(func(to string) error {
-		reply, err := p.call(ctx, to, agent.Request{Arrived: &agent.Arrived{Nonce: nonce}})
+		reply, err := p.call(ctx, to, agent.Request{Arrived: &agent.Arrived{Nonce: p.nonce}})
 		if err != nil || reply.Arrived == nil {
 			return err
 		}
@@ -118,7 +123,7 @@ func (p *probing) collect(ctx context.Context, nonce uint64) error {
 	})
 	p.found.Dropped = dropped
 	if p.clients != nil {
-		p.clients.collect(nonce, p.expected, &p.found)
+		p.clients.collect(p.nonce, p.expected, &p.found)
 	}
 	return err
 }

@@ -78,7 +78,7 @@ func TestValidateNamesStepKeyValueAndWhatIsAllowed(t *testing.T) {
 		key    string
 		want   string
 	}{
-		"fault":             {5, func(s *Step) { s.Fault = "flood" }, "fault", `step 2: fault: "flood" is not possible: one of partition, pause, kill, term,`},
+		"fault":             {5, func(s *Step) { s.Fault = "flood" }, "fault", `step 2: fault: "flood" is not possible: one of partition, packet, pause, kill, term,`},
 		"order":             {5, func(s *Step) { s.At = 0 }, "at", "1s or later"},
 		"no duration":       {5, func(s *Step) { s.Duration = 0 }, "duration", "more than 0"},
 		"too late":          {5, func(s *Step) { s.At = time.Minute }, "at", "before the time limit, 30s"},

@@ -82,7 +82,7 @@ func TestBadInputNamesKeyValueAndWhatIsAllowed(t *testing.T) {
 		"number without unit":          {file: "time-limit: 30", want: []string{"time-limit", "30", "unit"}},
 		"bad duration in the variable": {env: map[string]string{"CAPSIZE_OP_TIMEOUT": "soon"}, want: []string{"op-timeout", "soon", "duration"}},
 		"half a node":                  {file: "nodes: 2.5", want: []string{"nodes", "2.5", "whole number"}},
-		"no such fault":                {args: []string{"--nemesis=partition,earthquake"}, want: []string{"nemesis", "earthquake", "partition, pause"}},
+		"no such fault":                {args: []string{"--nemesis=partition,earthquake"}, want: []string{"nemesis", "earthquake", "partition, packet, pause"}},
 		"none beside others":           {args: []string{"--nemesis=none,kill"}, want: []string{"nemesis", "alone"}},
 		"no such cluster":              {args: []string{"--cluster=cloud"}, want: []string{"cluster", "cloud", "local, docker, ssh"}},
 		"no such workload":             {args: []string{"--workload=tetris"}, want: []string{"workload", "tetris", "register"}},

@@ -27,7 +27,7 @@ type barrier interface {
 // "nftables", or "none: why".
 func newBarrier(h *Hello, arrived *arrivals) (barrier, string, error) {
 	if len(h.Links) > 0 {
-		proxy, err := links.Listen(h.Links, arrived.note)
+		proxy, err := links.Listen(h.Links, seedOf(h), arrived.note)
 		if err != nil {
 			return nil, "", err
 		}
@@ -82,7 +82,7 @@ func (b *proxyBarrier) clients() error {
 }
 
 func (b *proxyBarrier) answer(address string, datagram []byte) error {
-	for range probeCopies {
+	for range ProbeCopies {
 		if err := b.proxy.Answer(clusters.Client, address, datagram); err != nil {
 			return err
 		}

@@ -283,7 +283,7 @@ func TestProbesOfACutPeerDoNotArriveThroughTheKernel(t *testing.T) {
 			if at1, at2 := round(2); at1 || !at2 {
 				t.Errorf("n2 to n1 is cut, n1 to n2 is not: arrived %v %v", at1, at2)
 			}
-			if dropped := n1.must(Request{Arrived: &Arrived{Nonce: 2}}).Arrived.Dropped; amount(dropped, "n2", "n1") != probeCopies {
+			if dropped := n1.must(Request{Arrived: &Arrived{Nonce: 2}}).Arrived.Dropped; amount(dropped, "n2", "n1") != ProbeCopies {
 				t.Errorf("dropped %v", dropped)
 			}
 			n1.must(Request{Block: &Block{}})

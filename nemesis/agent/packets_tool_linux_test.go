@@ -33,7 +33,7 @@ func TestAnAgentShapesWhatItsPeersSendAndHealsIt(t *testing.T) {
 			if got := datagrams(t, a.self, a.peer, 5); got != 5 {
 				t.Errorf("%d of 5 arrive at the peer: that direction is the peer's to shape", got)
 			}
-			if got := s.must(lossy).Shape.Counts; got["n2"] != (packets.Count{Seen: 5, Lost: 5}) || len(got) != 1 {
+			if got := s.must(lossy).Shape.Counts; len(got) != 1 || got[0] != (ShapedCount{Pair{"n2", "n1"}, packets.Count{Seen: 5, Lost: 5}}) {
 				t.Errorf("counts %+v", got)
 			}
 			// A partition over it, and its heal, leave the shape in force.
@@ -62,7 +62,7 @@ func TestAShapeThatWasOvertakenIsRefused(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	p := newPacketTool(helloWithout3("127.0.0.1", "127.0.0.2"))
+	p := newPacketTool(helloWithout3("127.0.0.1", "127.0.0.2"), noBarrier{})
 	if p.shaper == nil {
 		t.Fatal(p.why)
 	}
@@ -77,7 +77,7 @@ func TestAShapeThatWasOvertakenIsRefused(t *testing.T) {
 }
 
 func TestPeersOfOneAddressCannotBeShaped(t *testing.T) {
-	p := newPacketTool(helloWithout3("127.0.0.1", "::ffff:127.0.0.1"))
+	p := newPacketTool(helloWithout3("127.0.0.1", "::ffff:127.0.0.1"), noBarrier{})
 	if p.shaper != nil || !strings.Contains(p.why.Error(), "n1 and n2 have one address, "+netip.MustParseAddr("127.0.0.1").String()) {
 		t.Errorf("%v", p.why)
 	}

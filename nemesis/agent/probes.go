@@ -15,8 +15,10 @@ import (
 	"capsize/clusters"
 )
 
+// ProbeCopies is how many datagrams a probe is: one may be lost to a full buffer.
+const ProbeCopies = 3
+
 const (
-	probeCopies    = 3 // datagrams a probe: one may be lost to a full buffer
 	probeSendLimit = time.Second
 	noncesMost     = 64 // rounds whose arrivals are kept
 )
@@ -113,7 +115,7 @@ func sendProbe(socket *net.UDPConn, address string, datagram []byte) error {
 	if err != nil {
 		return err
 	}
-	for range probeCopies {
+	for range ProbeCopies {
 		if _, err := socket.WriteToUDP(datagram, to); err != nil {
 			return err
 		}

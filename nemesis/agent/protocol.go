@@ -197,8 +197,16 @@ type ShapedPair struct {
 
 // ShapeReply answers Shape.
 type ShapeReply struct {
-	// Counts says what was done to the packets of each sending node since the agent began.
-	Counts map[string]packets.Count `json:"counts,omitempty"`
+	// Counts says what was done to the packets of each pair here since the agent began. What
+	// goes over links may be told by the agents of both ends, each of its own.
+	Counts []ShapedCount `json:"counts,omitempty"`
+}
+
+// ShapedCount is what was done to what From sends to To: to packets, or on a link to chunks of
+// streams.
+type ShapedCount struct {
+	Pair
+	Count packets.Count `json:"count"`
 }
 
 // Probe sends a few UDP datagrams with the nonce to each peer.

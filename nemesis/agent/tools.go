@@ -45,7 +45,7 @@ type tool interface {
 // newTools makes the tools of a session.
 func (a *agent) newTools() []tool {
 	a.limits = newLimitTool(a.hello, a.journal)
-	a.packets = newPacketTool(a.hello)
+	a.packets = newPacketTool(a.hello, a.barrier)
 	a.clocks = newClockTool(a.journal)
 	a.disks = newDiskTool(a.hello.Dir, a.journal)
 	return []tool{a.limits, a.packets, a.clocks, a.disks}

@@ -31,6 +31,7 @@ type pump struct {
 	conn      *conn
 	direction int
 	from, to  *net.TCPConn
+	line      *line
 	writing   sync.Mutex // held while something is on its way to the other side
 }
 
@@ -99,8 +100,8 @@ func (c *conn) establish() (early []byte, ok bool) {
 
 // run carries bytes until both directions have ended.
 func (c *conn) run(target *net.TCPConn, early []byte) {
-	c.forward = pump{conn: c, direction: c.link.forward, from: c.client, to: target}
-	c.reverse = pump{conn: c, direction: c.link.reverse, from: target, to: c.client}
+	c.forward = pump{conn: c, direction: c.link.forward, from: c.client, to: target, line: newLine()}
+	c.reverse = pump{conn: c, direction: c.link.reverse, from: target, to: c.client, line: newLine()}
 	c.mu.Lock()
 	c.target = target
 	c.mu.Unlock()
@@ -183,7 +184,8 @@ func (p *Proxy) hold(direction, size int) {
 // run copies until the stream ends, then passes its end on in the same way: an end of
 // stream as one, a reset as one.
 func (p *pump) run(early []byte) {
-	if len(early) > 0 && !p.send(early) {
+	defer p.line.drain() // nothing is written to a side that others may close then
+	if len(early) > 0 && !p.forward(early) {
 		return
 	}
 	buffer := buffers.Get().(*[bufferSize]byte)
@@ -193,7 +195,10 @@ func (p *pump) run(early []byte) {
 		if err != nil && p.direction == p.conn.link.reverse {
 			p.conn.link.suspect()
 		}
-		if n > 0 && !p.send(buffer[:n]) {
+		if n > 0 && !p.forward(buffer[:n]) {
+			return
+		}
+		if err != nil && !p.line.drain() { // an end comes after what was sent before it
 			return
 		}
 		if errors.Is(err, io.EOF) && !p.conn.broken.Load() {

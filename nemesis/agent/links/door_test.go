@@ -24,7 +24,7 @@ func newDoor(t *testing.T) *fixture {
 	}
 	_ = server.Close() // only the port was wanted
 	f := &fixture{server: server, probes: make(chan string, 16)}
-	f.proxy, err = Listen([]clusters.Link{{From: clusters.Client, To: "n1", Listen: "127.0.0.1:0", Target: server.Addr().String()}},
+	f.proxy, err = Listen([]clusters.Link{{From: clusters.Client, To: "n1", Listen: "127.0.0.1:0", Target: server.Addr().String()}}, 1,
 		func(from string, payload []byte) { f.probes <- from + " " + string(payload) })
 	if err != nil {
 		t.Fatal(err)

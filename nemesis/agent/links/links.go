@@ -10,6 +10,8 @@
 // and a reset are held like bytes. One difference remains: connect(2) itself succeeds,
 // since the kernel completes the handshake with the relay.
 //
+// [Proxy.ShapeStreams] makes directions slow, as a bad network does.
+//
 // Each link has a UDP twin on the same port. What arrives there through an open gate is
 // handed to the caller, which proves that the gate is open; [Proxy.Answer] sends the other
 // way.
@@ -31,6 +33,7 @@ import (
 	"time"
 
 	"capsize/clusters"
+	"capsize/nemesis/agent/packets"
 )
 
 const (
@@ -46,6 +49,8 @@ type Proxy struct {
 	datagram   func(from string, payload []byte)
 	directions map[direction]int // to the index in every gates
 	gates      atomic.Pointer[gates]
+	lanes      []atomic.Pointer[lane] // by direction: how it is shaped
+	seed       uint64                 // of what shapes draw
 	links      []*link
 	ctx        context.Context // ends when Close is called
 	cancel     context.CancelFunc
@@ -53,6 +58,7 @@ type Proxy struct {
 
 	mu    sync.Mutex // guards conns, and makes Blocks follow one another
 	conns map[*conn]struct{}
+	past  []packets.Count // by direction, of shapes that are over
 }
 
 // direction is one direction between two nodes, over whichever link bytes take it.
@@ -67,9 +73,10 @@ type gates struct {
 }
 
 // Listen opens the links. Each datagram that came through an open gate is given to
-// datagram, with the name of the node at the link's other end; that must not block.
-func Listen(served []clusters.Link, datagram func(from string, payload []byte)) (*Proxy, error) {
-	p := &Proxy{datagram: datagram, directions: make(map[direction]int), conns: make(map[*conn]struct{})}
+// datagram, with the name of the node at the link's other end; that must not block. The seed
+// is that of the chances of shapes.
+func Listen(served []clusters.Link, seed uint64, datagram func(from string, payload []byte)) (*Proxy, error) {
+	p := &Proxy{datagram: datagram, seed: seed, directions: make(map[direction]int), conns: make(map[*conn]struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, served := range served {
 		l, err := p.open(served)
@@ -79,6 +86,7 @@ func Listen(served []clusters.Link, datagram func(from string, payload []byte)) 
 		}
 		p.links = append(p.links, l)
 	}
+	p.lanes, p.past = make([]atomic.Pointer[lane], len(p.directions)), make([]packets.Count, len(p.directions))
 	p.gates.Store(p.newGates())
 	for _, l := range p.links {
 		listener := l.tcp
@@ -194,6 +202,7 @@ type link struct {
 	udp              *net.UDPConn
 	forward, reverse int // directions
 	live             atomic.Int64
+	late             atomic.Int64  // datagrams on their way
 	doubt            chan struct{} // a token for tend; nil where nobody tends the link
 
 	mu  sync.Mutex       // guards tcp
@@ -240,7 +249,8 @@ func (l *link) receive() {
 			now.held[l.forward].Add(uint64(n))
 			continue
 		}
-		l.proxy.datagram(l.From, append([]byte(nil), buffer[:n]...))
+		payload := append([]byte(nil), buffer[:n]...)
+		l.deliver(l.forward, n, &l.late, func() { l.proxy.datagram(l.From, payload) })
 	}
 }
 
@@ -259,8 +269,12 @@ func (p *Proxy) Answer(from, address string, payload []byte) error {
 			now.held[l.reverse].Add(uint64(len(payload)))
 			return nil
 		}
-		_, err := l.udp.WriteToUDP(payload, to)
-		return err
+		if p.lanes[l.reverse].Load() == nil {
+			_, err := l.udp.WriteToUDP(payload, to)
+			return err
+		}
+		l.deliver(l.reverse, len(payload), &l.late, func() { _, _ = l.udp.WriteToUDP(payload, to) }) // a late one that fails is lost
+		return nil
 	}
 	return fmt.Errorf("there is no link from %s", from)
 }

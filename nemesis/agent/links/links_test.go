@@ -39,7 +39,7 @@ func newFixtureAt(t testing.TB, address string) *fixture {
 		t.Fatal(err)
 	}
 	f := &fixture{server: server, probes: make(chan string, 16)}
-	f.proxy, err = Listen([]clusters.Link{{From: "n1", To: "n2", Listen: address, Target: server.Addr().String()}},
+	f.proxy, err = Listen([]clusters.Link{{From: "n1", To: "n2", Listen: address, Target: server.Addr().String()}}, 1,
 		func(from string, payload []byte) { f.probes <- from + " " + string(payload) })
 	if err != nil {
 		t.Fatal(err)
@@ -402,7 +402,7 @@ func TestTheProxyKnowsWhatItServes(t *testing.T) {
 
 func TestAnAddressInUseIsAnErrorThatNamesTheLink(t *testing.T) {
 	f := newFixture(t)
-	_, err := Listen([]clusters.Link{{From: "n3", To: "n2", Listen: f.listen}}, nil)
+	_, err := Listen([]clusters.Link{{From: "n3", To: "n2", Listen: f.listen}}, 1, nil)
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v", err)
 	}

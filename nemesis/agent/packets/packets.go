@@ -73,6 +73,30 @@ func (s Shape) Validate() error {
 	return nil
 }
 
+// And returns what two shapes do together to the same packets.
+func (s Shape) And(t Shape) Shape {
+	either := func(a, b float64) float64 { return 1 - (1-a)*(1-b) }
+	both := Shape{
+		Delay: min(s.Delay+t.Delay, DelayMost), Jitter: s.Jitter + t.Jitter,
+		Loss: either(s.Loss, t.Loss), Duplicate: either(s.Duplicate, t.Duplicate),
+		Reorder: either(s.Reorder, t.Reorder), Corrupt: either(s.Corrupt, t.Corrupt),
+		Rate: max(s.Rate, t.Rate),
+	}
+	both.Jitter = min(both.Jitter, both.Delay)
+	if s.Rate > 0 && t.Rate > 0 {
+		both.Rate = min(s.Rate, t.Rate)
+	}
+	return both
+}
+
+// Add adds what was done elsewhere.
+func (c Count) Add(d Count) Count {
+	return Count{
+		Seen: c.Seen + d.Seen, Delayed: c.Delayed + d.Delayed, Lost: c.Lost + d.Lost, Duplicated: c.Duplicated + d.Duplicated,
+		Reordered: c.Reordered + d.Reordered, Corrupted: c.Corrupted + d.Corrupted, Overflowed: c.Overflowed + d.Overflowed,
+	}
+}
+
 // Count is what was done to the packets of one source since it was first shaped.
 type Count struct {
 	Seen       uint64 `json:"seen"`
