@@ -517,41 +517,38 @@ func TestAControllerThatVanishesLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// From the command to the effect on the last of five nodes.
-func TestFaultsLandFast(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures time")
-	}
-	f := newFixture(t, 5)
+// How fast faults land and heal on loopback; ci/bench/faults measures containers beside the naive way.
+func BenchmarkFaultsOnLoopback(b *testing.B) {
+	f := newFixture(b, 5)
 	n := f.nemesis(
 		Step{Duration: time.Second, Fault: "partition", Params: kindOf(halves)},
 		Step{Duration: time.Second, Fault: "partition", Params: kindOf(majoritiesRing)},
 		Step{Duration: time.Second, Fault: "pause", Target: All},
 	)
-	const limit, rounds = 50 * time.Millisecond, 25
 	for id := range n.config.Schedule.Steps {
 		planned, err := n.config.Schedule.Plan(id+1, View{Nodes: f.nodes, Leader: "n1"})
 		if err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
 		fault, _ := faultByName(planned.Fault)
-		var inject, heal []time.Duration
-		for range rounds {
-			proof, err := fault.Inject(t.Context(), n.effects, planned)
-			if err != nil {
-				t.Fatal(err)
+		b.Run(strings.ReplaceAll(planned.Fault+" "+planned.Params["kind"], " ", "-"), func(b *testing.B) {
+			var inject, heal []time.Duration
+			for b.Loop() {
+				proof, err := fault.Inject(b.Context(), n.effects, planned)
+				if err != nil {
+					b.Fatal(err)
+				}
+				inject = append(inject, proof.Took)
+				if proof, err = fault.Heal(b.Context(), n.effects, planned); err != nil {
+					b.Fatal(err)
+				}
+				heal = append(heal, proof.Took)
 			}
-			inject = append(inject, proof.Took)
-			if proof, err = fault.Heal(t.Context(), n.effects, planned); err != nil {
-				t.Fatal(err)
+			for name, times := range map[string][]time.Duration{"landed": inject, "healed": heal} {
+				slices.Sort(times)
+				b.ReportMetric(float64(times[len(times)/2].Microseconds()), name+"-p50-us")
+				b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), name+"-p99-us")
 			}
-			heal = append(heal, proof.Took)
-		}
-		slices.Sort(inject)
-		slices.Sort(heal)
-		t.Logf("%s: inject p50 %s p99 %s, heal p50 %s p99 %s", planned, inject[rounds/2], inject[rounds-1], heal[rounds/2], heal[rounds-1])
-		if inject[rounds/2] > limit {
-			t.Errorf("%s: lands in %s, want less than %s", planned, inject[rounds/2], limit)
-		}
+		})
 	}
 }

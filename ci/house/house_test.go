@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 	"raftnode/internal/varint": {},
 	"raftnode/disk":            {"raftnode/files", "raftnode/internal/varint", "raftnode/raft", "raftnode/snap", "raftnode/wal"},
 	"ci":                       {},
+	"ci/bench/faults":          {"nemesis", "clusters", "histories"},
 }
 
 func TestImportsGoOnlyDownward(t *testing.T) {

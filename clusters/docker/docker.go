@@ -60,6 +60,17 @@ type Cluster struct {
 	engine  *client.Client
 	network string
 	nodes   []*node
+	key     ssh.Signer // of this run: it lives in memory
+}
+
+// Machines returns how the nodes are reached by SSH, in their order, and with what key: for who
+// wants connections of its own.
+func (c *Cluster) Machines() ([]hosts.Machine, ssh.Signer) {
+	machines := make([]hosts.Machine, len(c.nodes))
+	for i, n := range c.nodes {
+		machines[i] = hosts.Machine{Node: n.name, Address: n.address, Port: 22, User: "root", HostKey: hosts.Pinned(n.hostKey)}
+	}
+	return machines, c.key
 }
 
 // New creates a network and one container a node, all at once, and connects to them.
@@ -102,14 +113,14 @@ func (c *Cluster) create(ctx context.Context) error {
 	if err := c.findImage(ctx); err != nil {
 		return err
 	}
-	_, signer, err := newKey() // lives in memory, as long as the run
-	if err != nil {
+	var err error
+	if _, c.key, err = newKey(); err != nil {
 		return err
 	}
 	if err := c.createNetwork(ctx); err != nil {
 		return err
 	}
-	authorized := ssh.MarshalAuthorizedKey(signer.PublicKey())
+	authorized := ssh.MarshalAuthorizedKey(c.key.PublicKey())
 	group, groupCtx := errgroup.WithContext(ctx)
 	for i := range c.options.Nodes {
 		n := &node{name: fmt.Sprintf("n%d", i+1)}
@@ -120,7 +131,7 @@ func (c *Cluster) create(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return c.connectHosts(ctx, signer)
+	return c.connectHosts(ctx)
 }
 
 func (c *Cluster) findImage(ctx context.Context) error {
@@ -176,11 +187,8 @@ func uncut(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // connectHosts waits until every sshd shows the key that it was given, or a container ends.
-func (c *Cluster) connectHosts(ctx context.Context, key ssh.Signer) error {
-	machines := make([]hosts.Machine, len(c.nodes))
-	for i, n := range c.nodes {
-		machines[i] = hosts.Machine{Node: n.name, Address: n.address, Port: 22, User: "root", HostKey: hosts.Pinned(n.hostKey)}
-	}
+func (c *Cluster) connectHosts(ctx context.Context) error {
+	machines, key := c.Machines()
 	watched, stop := context.WithCancelCause(ctx)
 	var watch errgroup.Group
 	for _, n := range c.nodes {

@@ -65,12 +65,9 @@ func newFilter(run string, h *Hello) (barrier, error) {
 		}
 		f.peers[name] = address.Unmap().WithZone("") // packets have none
 	}
-	// A trial: with empty sets the table drops nothing.
-	err := f.put(drops{})
-	if err == nil {
-		err = f.remove()
-	}
-	if err != nil {
+	// The table stays as long as the agent: to fill its sets is one short transaction, and with
+	// empty sets it drops nothing.
+	if err := f.put(drops{}); err != nil {
 		if errors.Is(err, os.ErrPermission) {
 			err = fmt.Errorf("%w (it takes root or CAP_NET_ADMIN)", err)
 		}
@@ -106,9 +103,6 @@ func (f *filter) block(pairs []Pair) ([]Dropped, error) {
 	before, err := f.dropped()
 	if err != nil {
 		return nil, err
-	}
-	if len(wanted) == 0 {
-		return before, f.remove()
 	}
 	return before, f.put(wanted)
 }
