@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"syscall"
 	"time"
 )
 
@@ -167,6 +168,10 @@ var effectOn = map[string][]string{
 	EffectFlip:  {OnRead},
 	EffectDelay: {OnRead, OnWrite, OnFsync, OnCreate},
 	EffectStall: {OnRead, OnWrite, OnFsync, OnCreate},
+}
+
+var errnos = map[string]syscall.Errno{
+	"": syscall.EIO, "EIO": syscall.EIO, "ENOSPC": syscall.ENOSPC, "EROFS": syscall.EROFS, "EDQUOT": syscall.EDQUOT,
 }
 
 func (r Rule) validate() error {
