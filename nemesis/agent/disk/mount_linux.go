@@ -171,7 +171,8 @@ func (d *Disk) ask(ctx context.Context, q request) (answer, error) {
 	}
 }
 
-// Set replaces all that is in force. The zero Setting heals, and releases what waits.
+// Set replaces all that is in force. What is the same as before keeps what it has counted, and
+// what waits for it. The zero Setting heals, and releases what waits.
 func (d *Disk) Set(ctx context.Context, s Setting) error {
 	if err := s.Validate(); err != nil {
 		return err

@@ -75,6 +75,7 @@ func (p *powerFailure) judge(f *file) (gone, durable []*change) {
 		survive = p.random.IntN(len(f.changes) - f.lost + 1)
 	}
 	pages := map[int64]bool{}
+	resized := false // in mode pages: the file got another size, which is taken back, and so is what came after
 	met := 0
 	for _, c := range f.changes {
 		if c.lost {
@@ -83,7 +84,7 @@ func (p *powerFailure) judge(f *file) (gone, durable []*change) {
 		}
 		met++
 		switch {
-		case p.mode == PowerPages && !c.resize:
+		case p.mode == PowerPages && !c.resize && !resized:
 			lost, kept := p.split(c, pages)
 			gone, durable = append(gone, lost...), append(durable, kept...)
 		case met <= survive:
@@ -97,6 +98,7 @@ func (p *powerFailure) judge(f *file) (gone, durable []*change) {
 			}
 			gone = append(gone, rest)
 		default:
+			resized = resized || c.resize
 			gone = append(gone, c)
 		}
 	}
