@@ -223,6 +223,37 @@ func TestLostFsyncStaysLostThoughTheNextSucceeds(t *testing.T) {
 	content(t, p, "one.\x00\x00\x00\x00three.")
 }
 
+func TestWhatIsWrittenAgainAfterALostFsyncIsSaved(t *testing.T) {
+	d, dir := covered(t)
+	p := filepath.Join(dir, "wal")
+	write(t, p, "..........", true)
+	f, err := os.OpenFile(p, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	at := func(off int64, data string) {
+		t.Helper()
+		if _, err := f.WriteAt([]byte(data), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(t, d, Setting{Rules: []Rule{{ID: "gate", On: OnFsync, Effect: EffectLose, Count: 1}}})
+	at(0, "lostlostlost")
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("first fsync: %v", err)
+	}
+	at(2, "ok")
+	at(6, "ok")
+	if err := errors.Join(f.Truncate(9), f.Sync(), f.Truncate(11), f.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.PowerFail(t.Context(), PowerAll, 1); err != nil {
+		t.Fatal(err)
+	}
+	content(t, p, "..ok..ok.\x00\x00")
+}
+
 func TestTripStopsTheDiskUntilTheSettingChanges(t *testing.T) {
 	d, dir := covered(t)
 	p := filepath.Join(dir, "wal")

@@ -51,6 +51,20 @@ func TestAMoveOutIsSavedWithTheDirectoryItLeft(t *testing.T) {
 	content(t, filepath.Join(to, "wal"), "old")
 }
 
+// What was in a directory for sure is not lost with a new one.
+func TestAMoveIntoANewDirectorySavesThat(t *testing.T) {
+	d, dir := covered(t)
+	write(t, filepath.Join(dir, "wal"), "durable", true)
+	sub := filepath.Join(dir, "new", "sub")
+	if err := errors.Join(os.MkdirAll(filepath.Join(sub, "deep"), 0o755), os.Rename(filepath.Join(dir, "wal"), filepath.Join(sub, "deep", "wal")), syncDir(filepath.Join(sub, "deep"))); err != nil {
+		t.Fatal(err)
+	}
+	if loss, err := d.PowerFail(t.Context(), PowerAll, 1); err != nil || loss != (Loss{}) {
+		t.Errorf("%+v, %v: want nothing lost", loss, err)
+	}
+	content(t, filepath.Join(sub, "deep", "wal"), "durable")
+}
+
 // A program that syncs what is in a new directory, and not the directory's own name.
 func TestANewDirectoryIsLostWithAllInIt(t *testing.T) {
 	for strict, want := range map[bool]bool{true: false, false: true} {

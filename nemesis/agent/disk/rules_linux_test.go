@@ -98,7 +98,10 @@ func TestAKillEndsWhatWaits(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- program.Wait() }()
 			select {
-			case <-ended:
+			case err := <-ended:
+				if err == nil {
+					t.Error("it ended as if it had not been killed")
+				}
 			case <-time.After(10 * time.Second):
 				t.Fatal("it was killed, and waits on")
 			}
