@@ -9,14 +9,22 @@
 // was met, which is the proof that it landed. [Disk.Close] heals and uncovers the directory.
 //
 // Writes go through to the directory at once; beside them the layer keeps an undo log of what
-// is not synced yet, bounded in memory: at the bound all is synced for real and the log starts
-// anew. So nothing is lost when the layer itself is killed: [Recover] detaches the dead mount,
-// and the directory below holds every byte. Where the control pipe ends for whatever reason,
-// the layer heals itself: it drops faults and log, passes through as long as a program uses
-// it, unmounts when none does, and ends. A killed caller leaves no broken disk.
+// is not synced yet: content and size of files, and names made, removed or moved, of any kind
+// of file. What is removed lies in a hidden directory of the backing one until that is
+// durable, and takes its space. The log is bounded in bytes, changes and files: before a bound
+// all is synced for real and the log starts anew ([Stats].Forced tells), and so it is where
+// one truncation destroys more than the log may hold. So nothing is lost when the layer
+// itself is killed: [Recover] detaches the dead mount, and the directory below holds every
+// byte. Where the control pipe ends for whatever reason, the layer heals itself: it drops
+// faults and log, passes through as long as a program uses it, unmounts when none does, and
+// ends. A killed caller leaves no broken disk.
+//
+// Not undone: owners, modes, times and extended attributes; and changes made behind the layer,
+// which are left as they are and counted in [Loss].Kept.
 //
 // Not reached: reads that the kernel answers from its cache (a fault on reads meets a file
-// when it is opened next), and syncfs(2), which FUSE does not pass on.
+// when it is opened next), and syncfs(2), which FUSE does not pass on. Refused: files without
+// a name (O_TMPFILE).
 package disk
 
 import (
@@ -24,6 +32,7 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"syscall"
 	"time"
 )
 
@@ -32,15 +41,15 @@ const (
 	OnRead   = "read"
 	OnWrite  = "write"
 	OnFsync  = "fsync"
-	OnCreate = "create"
+	OnCreate = "create" // and every other change of names
 )
 
 // Effects of a fault.
 const (
 	EffectError = "error" // the operation fails with Errno and changes nothing
-	EffectLose  = "lose"  // an fsync fails, and what it should have saved is never made durable, though later ones succeed
-	EffectTorn  = "torn"  // a write leaves a prefix that ends at a sector, and fails with EIO
-	EffectShort = "short" // a write takes only a part of its bytes, and says so
+	EffectLose  = "lose"  // an fsync fails, and content that it should have saved is never made durable, though later ones succeed (sizes and names then are)
+	EffectTorn  = "torn"  // a write that crosses sectors leaves a prefix that ends at one, and fails with EIO
+	EffectShort = "short" // a write of more than a byte takes only a part of its bytes, and says so
 	EffectFlip  = "flip"  // one bit of what a read returns is wrong
 	EffectDelay = "delay" // the operation takes Delay longer, and so long that Rate is kept
 	EffectStall = "stall" // the operation waits until the fault is healed
@@ -68,7 +77,9 @@ var (
 )
 
 // A Rule is one fault. It counts the operations that match it, and fires on one in
-// 1/Probability of them, after the first After, at most Count times.
+// 1/Probability of them, after the first After, at most Count times. It fires only where it
+// has its effect: a torn write needs two sectors, a flipped bit something to read. Each
+// operation is judged once, as it begins.
 type Rule struct {
 	ID          string        `json:"id"` // unique in its set
 	On          string        `json:"on"`
@@ -85,7 +96,8 @@ type Rule struct {
 
 // A Trip stops the disk at a chosen moment, so that the program can be killed in the middle of
 // what it does: from the Nth fsync, or the write that reaches so many bytes, operations
-// that change something wait until Release. The counts start when it is set.
+// that change something wait until another setting. The counts start when it is set, and go
+// on where it is set again with the same values.
 type Trip struct {
 	Fsyncs int64 `json:"fsyncs,omitempty"`
 	Bytes  int64 `json:"bytes,omitempty"`
@@ -132,8 +144,9 @@ type Options struct {
 	// NoSync keeps fsyncs from the real disk. Power failures take the same, faster.
 	NoSync bool
 	// StrictNames makes names durable only by an fsync of their directory, which is all that
-	// POSIX promises. Otherwise any fsync saves all names before it, as the journals of ext4
-	// and XFS do.
+	// POSIX promises; a move between two directories is saved whole by that of either, with
+	// all that was done in both before. Otherwise any fsync saves all names before it, as the
+	// journals of ext4 and XFS do.
 	StrictNames bool
 }
 
@@ -167,6 +180,10 @@ var effectOn = map[string][]string{
 	EffectFlip:  {OnRead},
 	EffectDelay: {OnRead, OnWrite, OnFsync, OnCreate},
 	EffectStall: {OnRead, OnWrite, OnFsync, OnCreate},
+}
+
+var errnos = map[string]syscall.Errno{
+	"": syscall.EIO, "EIO": syscall.EIO, "ENOSPC": syscall.ENOSPC, "EROFS": syscall.EROFS, "EDQUOT": syscall.EDQUOT,
 }
 
 func (r Rule) validate() error {

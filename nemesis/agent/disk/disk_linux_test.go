@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,8 +17,13 @@ import (
 
 // TestMain lets the test program be the layer, too.
 func TestMain(m *testing.M) {
-	if point := os.Getenv("DISK_LAYER_OVER"); point != "" {
-		if err := Serve(context.Background(), os.Stdin, os.Stdout, Options{Mountpoint: point, Backing: point, StrictNames: true}); err != nil {
+	if text := os.Getenv("DISK_LAYER"); text != "" {
+		var o Options
+		err := json.Unmarshal([]byte(text), &o)
+		if err == nil {
+			err = Serve(context.Background(), os.Stdin, os.Stdout, o)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -26,16 +32,31 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func covered(t *testing.T) (*Disk, string) {
+func covered(t testing.TB) (*Disk, string) {
+	t.Helper()
+	return coveredWith(t, Options{StrictNames: true})
+}
+
+// coveredWith covers a directory of its own, with that as backing unless o has another.
+func coveredWith(t testing.TB, o Options) (*Disk, string) {
 	t.Helper()
 	if _, err := Supported(); err != nil {
 		t.Skip(err)
 	}
-	dir := filepath.Join(t.TempDir(), "data")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if o.Mountpoint == "" {
+		o.Mountpoint = filepath.Join(t.TempDir(), "data")
+		if err := os.Mkdir(o.Mountpoint, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o.Backing == "" {
+		o.Backing = o.Mountpoint
+	}
+	text, err := json.Marshal(o)
+	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := Mount(t.Context(), []string{"/usr/bin/env", "DISK_LAYER_OVER=" + dir, os.Args[0]}, dir)
+	d, err := Mount(t.Context(), []string{"/usr/bin/env", "DISK_LAYER=" + string(text), os.Args[0]}, o.Mountpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,10 +64,17 @@ func covered(t *testing.T) (*Disk, string) {
 		_ = d.in.Close()
 		<-d.ended
 	})
-	return d, dir
+	return d, o.Mountpoint
 }
 
-func write(t *testing.T, path, content string, sync bool) {
+func set(t testing.TB, d *Disk, s Setting) {
+	t.Helper()
+	if err := d.Set(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t testing.TB, path, content string, sync bool) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -71,7 +99,7 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func content(t *testing.T, path, want string) {
+func content(t testing.TB, path, want string) {
 	t.Helper()
 	got, err := os.ReadFile(path)
 	if err != nil {
@@ -117,9 +145,7 @@ func TestErrorsAndCounts(t *testing.T) {
 	set := func(r Rule) {
 		t.Helper()
 		r.ID = "r"
-		if err := d.Set(t.Context(), Setting{Seed: 7, Rules: []Rule{r}}); err != nil {
-			t.Fatal(err)
-		}
+		set(t, d, Setting{Seed: 7, Rules: []Rule{r}})
 	}
 	try := func(do func(f *os.File) error) error {
 		f, err := os.OpenFile(p, os.O_RDWR, 0)
@@ -195,6 +221,37 @@ func TestLostFsyncStaysLostThoughTheNextSucceeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	content(t, p, "one.\x00\x00\x00\x00three.")
+}
+
+func TestWhatIsWrittenAgainAfterALostFsyncIsSaved(t *testing.T) {
+	d, dir := covered(t)
+	p := filepath.Join(dir, "wal")
+	write(t, p, "..........", true)
+	f, err := os.OpenFile(p, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	at := func(off int64, data string) {
+		t.Helper()
+		if _, err := f.WriteAt([]byte(data), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(t, d, Setting{Rules: []Rule{{ID: "gate", On: OnFsync, Effect: EffectLose, Count: 1}}})
+	at(0, "lostlostlost")
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("first fsync: %v", err)
+	}
+	at(2, "ok")
+	at(6, "ok")
+	if err := errors.Join(f.Truncate(9), f.Sync(), f.Truncate(11), f.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.PowerFail(t.Context(), PowerAll, 1); err != nil {
+		t.Fatal(err)
+	}
+	content(t, p, "..ok..ok.\x00\x00")
 }
 
 func TestTripStopsTheDiskUntilTheSettingChanges(t *testing.T) {

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ const (
 	mountWithin  = 10 * time.Second
 	answerWithin = 30 * time.Second
 	endWithin    = 10 * time.Second
+	stderrMost   = 4 << 10
 )
 
 // A Disk is a directory that a layer covers. Its methods may be called concurrently.
@@ -28,7 +30,7 @@ type Disk struct {
 	mountpoint string
 	cmd        *exec.Cmd
 	in         io.WriteCloser
-	stderr     strings.Builder
+	stderr     tail
 	tripped    chan struct{} // one notice at most
 	ended      chan struct{} // closed when the process is gone
 
@@ -55,7 +57,7 @@ func Mount(ctx context.Context, argv []string, mountpoint string) (*Disk, error)
 	if err := d.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the disk layer of %s: %w", mountpoint, err)
 	}
-	mounted := make(chan struct{})
+	mounted := make(chan struct{}, 1)
 	go d.listen(out, mounted)
 	timer := time.NewTimer(mountWithin)
 	defer timer.Stop()
@@ -63,14 +65,37 @@ func Mount(ctx context.Context, argv []string, mountpoint string) (*Disk, error)
 	case <-mounted:
 		return d, nil
 	case <-d.ended:
-		return nil, fmt.Errorf("cover %s: %w: %s", mountpoint, ErrUnsupported, strings.TrimSpace(d.stderr.String()))
+		return nil, fmt.Errorf("cover %s: %w: %s", mountpoint, ErrUnsupported, bytes.TrimSpace(d.stderr))
 	case <-timer.C:
 		err = fmt.Errorf("cover %s: the layer did not answer within %v", mountpoint, mountWithin)
 	case <-ctx.Done():
 		err = fmt.Errorf("cover %s: %w", mountpoint, ctx.Err())
 	}
-	_ = d.in.Close() // it unmounts and ends by itself
+	d.abandon()
 	return nil, err
+}
+
+// abandon waits for the end of a layer that is not wanted any more, or ends it.
+func (d *Disk) abandon() {
+	_ = d.in.Close() // it unmounts and ends by itself
+	select {
+	case <-d.ended:
+	case <-time.After(endWithin):
+		_ = d.cmd.Process.Kill() // it may have ended now
+		<-d.ended
+		_ = Recover(d.mountpoint) // the caller has an error already
+	}
+}
+
+// tail keeps the last that was written to it.
+type tail []byte
+
+func (t *tail) Write(p []byte) (int, error) {
+	*t = append(*t, p...)
+	if over := len(*t) - stderrMost; over > 0 {
+		*t = append((*t)[:0], (*t)[over:]...)
+	}
+	return len(p), nil
 }
 
 // listen owns the output of the layer, and waits for its end.
@@ -85,7 +110,10 @@ func (d *Disk) listen(out io.Reader, mounted chan struct{}) {
 		}
 		switch a.Event {
 		case eventMounted:
-			close(mounted)
+			select {
+			case mounted <- struct{}{}:
+			default: // it has said so before
+			}
 		case eventTripped:
 			select {
 			case d.tripped <- struct{}{}:
@@ -126,6 +154,9 @@ func (d *Disk) ask(ctx context.Context, q request) (answer, error) {
 			if a.ID != q.ID {
 				continue
 			}
+			if a.Busy {
+				return a, fmt.Errorf("disk %s: %s: %w: %s", d.mountpoint, q.Do, ErrBusy, a.Error)
+			}
 			if a.Error != "" {
 				return a, fmt.Errorf("disk %s: %s: %s", d.mountpoint, q.Do, a.Error)
 			}
@@ -140,7 +171,8 @@ func (d *Disk) ask(ctx context.Context, q request) (answer, error) {
 	}
 }
 
-// Set replaces all that is in force. The zero Setting heals, and releases what waits.
+// Set replaces all that is in force. What is the same as before keeps what it has counted, and
+// what waits for it. The zero Setting heals, and releases what waits.
 func (d *Disk) Set(ctx context.Context, s Setting) error {
 	if err := s.Validate(); err != nil {
 		return err
@@ -174,9 +206,6 @@ func (d *Disk) Tripped() <-chan struct{} { return d.tripped }
 // a program still uses the directory: the disk is healed then, and stays.
 func (d *Disk) Close(ctx context.Context) error {
 	if _, err := d.ask(ctx, request{Do: doClose}); err != nil {
-		if strings.Contains(err.Error(), unix.EBUSY.Error()) {
-			return fmt.Errorf("%w: %w", ErrBusy, err)
-		}
 		return err
 	}
 	_ = d.in.Close()
@@ -201,7 +230,7 @@ func Recover(mountpoint string) error {
 	if err := unix.Unmount(mountpoint, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detach the dead mount %s: %w", mountpoint, err)
 	}
-	return nil
+	return os.RemoveAll(filepath.Join(mountpoint, trashName)) // where it covered its own files
 }
 
 // Supported says by what a directory can be covered here, or why not and what to do.

@@ -1,174 +1,161 @@
 package disk
 
 import (
+	"cmp"
+	"maps"
 	"math/rand/v2"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// powerFailure undoes changes, newest first.
+// powerFailure takes back what is not durable: newest first, so that each undo meets the
+// state that its change has left.
 type powerFailure struct {
-	mode    string
-	random  *rand.Rand
-	survive map[*file]int // in mode prefix: changes of the file that survive; nil is for the names
-	pages   map[pageOf]bool
-	met     map[*file]bool
-	named   bool // in mode pages: a name has survived
-	loss    Loss
+	mode   string
+	random *rand.Rand
+	loss   Loss
 }
 
-type pageOf struct {
-	file *file
-	page int64
+// fail is a power failure.
+func (l *undoLog) fail(mode string, seed uint64) Loss {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := powerFailure{mode: mode, random: rand.New(rand.NewPCG(seed, 0x706f7765))}
+	// The same seed gives the same failure: no order of a map.
+	files := slices.SortedFunc(maps.Values(l.files), func(a, b *file) int { return cmp.Compare(a.changes[0].seq, b.changes[0].seq) })
+	for _, f := range files {
+		if p.content(f) {
+			p.loss.Files++
+		}
+	}
+	p.undoNames(l)
+	// What survived is on the disk, as after a real power failure, and what was undone is gone.
+	l.forget()
+	l.trash.empty()
+	return p.loss
 }
 
-// draw chooses how many changes of each file, and of the names, survive a failure of mode
-// prefix. Lost ones never do.
-func (p *powerFailure) draw(changes []*change) {
-	if p.mode != PowerPrefix {
-		return
+// undoNames takes names back. They are saved in order: where one survives, so do all before.
+func (p *powerFailure) undoNames(l *undoLog) {
+	survive := 0
+	if p.mode != PowerAll && len(l.names) > 0 {
+		survive = p.random.IntN(len(l.names) + 1)
 	}
-	total := map[*file]int{}
-	var order []*file // the same seed gives the same failure: no order of a map
-	for _, c := range changes {
-		if c.lost {
-			continue
-		}
-		if total[c.file] == 0 {
-			order = append(order, c.file)
-		}
-		total[c.file]++
-	}
-	left := map[*file]int{}
-	for _, f := range order {
-		left[f] = p.random.IntN(total[f] + 1)
-	}
-	// Changes come newest first: those that survive are the last to come.
-	for f, n := range left {
-		p.survive[f] = total[f] - n // how many are undone
-	}
-}
-
-func (p *powerFailure) undo(c *change) {
-	if p.mode == PowerPrefix && !c.lost {
-		if p.survive[c.file] == 0 {
-			return
-		}
-		p.survive[c.file]--
-	}
-	if c.file == nil {
-		// Names are saved in order: once one survives, so do all before it.
-		p.named = p.named || p.mode == PowerPages && p.random.IntN(2) == 0
-		if p.named {
-			return
-		}
-		if c.revert() != nil {
+	for _, c := range slices.Backward(l.names[survive:]) {
+		if l.revert(c) != nil {
 			p.loss.Kept++
 		} else {
 			p.loss.Names++
 		}
-		return
 	}
-	p.met[c.file] = true
-	var err error
-	switch {
-	case c.lost:
-		err = p.undoLost(c)
-	case p.mode == PowerPages && !c.shrink:
-		err = p.undoPages(c)
-	case p.mode == PowerPrefix && p.survive[c.file] == 0 && !c.shrink:
-		err = p.tear(c)
-	default:
+}
+
+// content takes back changes of one file, and says whether there were any.
+func (p *powerFailure) content(f *file) bool {
+	gone, durable := p.judge(f)
+	sized := f.lost == 0
+	for _, c := range slices.Backward(f.settle(gone, durable)) {
 		p.loss.Bytes += c.n
-		err = c.restore(0)
+		blank := c.lost || p.mode == PowerPages && !c.resize
+		if c.restore(f.fd, blank) != nil {
+			p.loss.Kept++
+		}
 	}
-	if err != nil {
+	if !sized && unix.Ftruncate(f.fd, f.disk) != nil {
 		p.loss.Kept++
 	}
+	return len(gone) > 0
 }
 
-// restore brings back what was in the file before the change, but for its first keep bytes.
-func (c *change) restore(keep int64) error {
-	if keep < int64(len(c.old)) {
-		if _, err := unix.Pwrite(c.file.fd, c.old[keep:], c.off+keep); err != nil {
-			return err
+// judge says which changes of a file, or parts of them, are taken back, and which are durable.
+func (p *powerFailure) judge(f *file) (gone, durable []*change) {
+	survive := 0 // of the changes that are not lost
+	if p.mode == PowerPrefix {
+		survive = p.random.IntN(len(f.changes) - f.lost + 1)
+	}
+	pages := map[int64]bool{}
+	resized := false // in mode pages: the file got another size, which is taken back, and so is what came after
+	met := 0
+	for _, c := range f.changes {
+		if c.lost {
+			gone = append(gone, c)
+			continue
+		}
+		met++
+		switch {
+		case p.mode == PowerPages && !c.resize && !resized:
+			lost, kept := p.split(c, pages)
+			gone, durable = append(gone, lost...), append(durable, kept...)
+		case met <= survive:
+			durable = append(durable, c)
+		case met == survive+1 && p.mode == PowerPrefix && !c.resize:
+			at := p.tear(c)
+			rest := c.part(at, c.off+c.n)
+			if at > c.off {
+				durable = append(durable, c.part(c.off, at))
+				rest.size = max(c.size, at)
+			}
+			gone = append(gone, rest)
+		default:
+			resized = resized || c.resize
+			gone = append(gone, c)
 		}
 	}
-	size := c.size
-	if keep > 0 {
-		size = max(size, c.off+keep)
-	}
-	return unix.Ftruncate(c.file.fd, size)
+	return gone, durable
 }
 
-// tear leaves a random part of the oldest change that does not survive, up to a sector of
-// the disk.
-func (p *powerFailure) tear(c *change) error {
-	first := (c.off + sectorSize - 1) / sectorSize * sectorSize
-	keep := int64(0)
-	if end := c.off + c.n; end > first {
-		at := first + p.random.Int64N((end-first-1)/sectorSize+1)*sectorSize
-		keep = at - c.off
-	}
-	p.loss.Bytes += c.n - keep
-	return c.restore(keep)
-}
-
-// undoPages takes back single pages. The size stays: pages that the file did not have before
-// read as zeros.
-func (p *powerFailure) undoPages(c *change) error {
+// split parts a write by its pages. A page is gone or not for all writes to it.
+func (p *powerFailure) split(c *change, pages map[int64]bool) (gone, durable []*change) {
 	for from := c.off; from < c.off+c.n; {
-		to := min((from/pageSize+1)*pageSize, c.off+c.n)
-		key := pageOf{c.file, from / pageSize}
-		gone, known := p.pages[key]
-		if !known {
-			gone = p.random.IntN(2) == 0
-			p.pages[key] = gone
+		page := from / pageSize
+		to := min((page+1)*pageSize, c.off+c.n)
+		if _, known := pages[page]; !known {
+			pages[page] = p.random.IntN(2) == 0
 		}
-		if gone {
-			p.loss.Bytes += to - from
-			if err := c.blank(span{from, to}); err != nil {
-				return err
-			}
+		if part := c.part(from, to); pages[page] {
+			gone = append(gone, part)
+		} else {
+			durable = append(durable, part)
 		}
 		from = to
 	}
-	return nil
+	return gone, durable
 }
 
-// blank puts the old bytes back in a range, zeros where there were none.
-func (c *change) blank(s span) error {
-	content := make([]byte, s.to-s.from)
-	if at := s.from - c.off; at < int64(len(c.old)) {
-		copy(content, c.old[at:])
+// tear chooses how far a write has come: not at all, or up to a sector in it.
+func (p *powerFailure) tear(c *change) int64 {
+	sectors := sectorsIn(c.off, c.n)
+	if n := p.random.Int64N(sectors + 1); n > 0 {
+		return (c.off/sectorSize + n) * sectorSize
 	}
-	_, err := unix.Pwrite(c.file.fd, content, s.from)
-	return err
+	return c.off
 }
 
-// undoLost takes back what a failed fsync has lost, but for what was written again and synced.
-func (p *powerFailure) undoLost(c *change) error {
-	p.loss.Bytes += c.n
-	if len(c.durable) == 0 {
-		return c.restore(0)
+// part is what a change has done to a range in it.
+func (c *change) part(from, to int64) *change {
+	p := *c
+	p.off, p.n = from, to-from
+	had := int64(len(c.old))
+	p.old = c.old[min(from-c.off, had):min(to-c.off, had)]
+	return &p
+}
+
+// restore brings back what was there before a change; with blank only the bytes, zeros where
+// there were none, and not the size.
+func (c *change) restore(fd int, blank bool) error {
+	content := c.old
+	if blank {
+		content = make([]byte, c.n)
+		copy(content, c.old)
 	}
-	from := c.off
-rest:
-	for from < c.off+c.n {
-		to := min((from/pageSize+1)*pageSize, c.off+c.n)
-		for _, s := range c.durable {
-			if s.from <= from && s.to > from {
-				from = s.to
-				continue rest
-			}
-			if s.from > from {
-				to = min(to, s.from)
-			}
-		}
-		if err := c.blank(span{from, to}); err != nil {
+	if len(content) > 0 {
+		if _, err := unix.Pwrite(fd, content, c.off); err != nil {
 			return err
 		}
-		from = to
 	}
-	return nil
+	if blank {
+		return nil
+	}
+	return unix.Ftruncate(fd, c.size)
 }

@@ -31,6 +31,7 @@ type answer struct {
 	ID    uint64 `json:"id,omitempty"`
 	Event string `json:"event,omitempty"`
 	Error string `json:"error,omitempty"`
+	Busy  bool   `json:"busy,omitempty"` // the error is that something uses the disk
 	Stats *Stats `json:"stats,omitempty"`
 	Loss  *Loss  `json:"loss,omitempty"`
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -22,12 +21,13 @@ const unmountEvery = 200 * time.Millisecond
 
 // Serve covers a directory, and serves the requests that come as lines of JSON on in, until
 // in or the context ends. Then it heals the disk, and returns once nothing uses it any more.
-// It must be the main thing of its process: it makes that deaf to the signals of a terminal.
+// It must be the main thing of its process: it makes that deaf to the signals of a terminal,
+// and clears its umask.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, o Options) error {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIPE)
-	s := &server{out: out, point: o.Mountpoint}
-	fused, err := s.mount(o)
-	if err != nil {
+	unix.Umask(0) // the kernel has applied the program's
+	s := &server{out: out, point: o.Mountpoint, gone: make(chan struct{})}
+	if err := s.mount(o); err != nil {
 		return fmt.Errorf("cover %s: %w", o.Mountpoint, err)
 	}
 	s.send(answer{Event: eventMounted})
@@ -40,62 +40,96 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, o Options) error {
 	case <-ctx.Done():
 	case <-ended:
 	}
-	s.heal()
-	for !s.uncovered() {
-		if err := unix.Unmount(o.Mountpoint, 0); err != nil && !errors.Is(err, unix.EBUSY) {
-			break // detached by somebody else
+	s.heal(true)
+	for s.unmount() != nil {
+		select {
+		case <-s.gone:
+		case <-time.After(unmountEvery):
 		}
-		time.Sleep(unmountEvery)
 	}
-	fused.Wait()
-	return os.RemoveAll(s.layer.log.trash)
+	<-s.gone
+	return os.Remove(s.layer.log.trash.dir) // healed: it is empty
 }
 
 type server struct {
-	layer *layer
-	point string
+	layer  *layer
+	point  string
+	device uint64        // of the mount
+	gone   chan struct{} // closed when nothing is mounted, and nothing uses it
 
-	mu   sync.Mutex
-	out  io.Writer
-	gone bool // unmounted at request
+	mu  sync.Mutex
+	out io.Writer
 }
 
-func (s *server) mount(o Options) (*fuse.Server, error) {
+func (s *server) mount(o Options) error {
 	root, err := unix.Open(o.Backing, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", o.Backing, err)
+		return fmt.Errorf("open %s: %w", o.Backing, err)
 	}
 	var st syscall.Stat_t
 	if err := syscall.Fstat(root, &st); err != nil {
-		return nil, err
+		return err
 	}
-	trash := filepath.Join(filepath.Dir(o.Backing), "."+filepath.Base(o.Backing)+".undo")
+	log, err := newUndoLog(root, o)
+	if err != nil {
+		return err
+	}
 	// The descriptor leads below a mount over the same directory.
-	s.layer = &layer{root: fmt.Sprintf("/proc/self/fd/%d", root), noSync: o.NoSync, log: newUndoLog(root, trash, o.StrictNames)}
+	s.layer = &layer{root: fmt.Sprintf("/proc/self/fd/%d", root), noSync: o.NoSync, log: log}
 	s.layer.rules = newRules(func() { s.send(answer{Event: eventTripped}) })
-	if err := s.layer.log.emptyTrash(); err != nil {
-		return nil, err
-	}
 	data := &fs.LoopbackRoot{Path: s.layer.root, Dev: st.Dev}
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, l: s.layer}
 	data.RootNode = top
 	var never time.Duration // the kernel caches no names: a power failure changes them behind it
-	return fs.Mount(o.Mountpoint, top, &fs.Options{
+	fused, err := fs.Mount(o.Mountpoint, top, &fs.Options{
 		AttrTimeout: &never, EntryTimeout: &never,
 		MountOptions: fuse.MountOptions{AllowOther: true, Options: []string{"default_permissions"}, DirectMountStrict: true, FsName: "capsize", Name: "capsize", MaxWrite: 1 << 20},
 	})
+	if err != nil {
+		_ = os.Remove(log.trash.dir) // it is empty
+		return err
+	}
+	go func() {
+		fused.Wait()
+		close(s.gone)
+	}()
+	s.device, err = deviceOf(o.Mountpoint)
+	return err
 }
 
-// heal makes the disk a healthy one.
-func (s *server) heal() {
+func deviceOf(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, err
+	}
+	return st.Dev, nil
+}
+
+// unmount uncovers the directory. What is there below may be a mount too, of somebody else,
+// and something may have been mounted over ours: only what is ours is unmounted.
+func (s *server) unmount() error {
+	select {
+	case <-s.gone:
+		return nil
+	default:
+	}
+	device, err := deviceOf(s.point)
+	if err == nil && device != s.device {
+		err = fmt.Errorf("another mount lies there: %w", unix.EBUSY)
+	}
+	if err == nil {
+		err = unix.Unmount(s.point, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", s.point, err)
+	}
+	return nil
+}
+
+// heal makes the disk a healthy one. With off, it records nothing any more.
+func (s *server) heal(off bool) {
 	s.layer.rules.replace(Setting{})
-	s.layer.log.forgetAll()
-}
-
-func (s *server) uncovered() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.gone
+	s.layer.log.heal(off)
 }
 
 func (s *server) send(a answer) {
@@ -117,10 +151,10 @@ func (s *server) requests(in io.Reader) {
 			err = s.handle(q, &a)
 		}
 		if err != nil {
-			a.Error = err.Error()
+			a.Error, a.Busy = err.Error(), errors.Is(err, unix.EBUSY)
 		}
 		s.send(a)
-		if s.uncovered() {
+		if q.Do == doClose && err == nil {
 			return
 		}
 	}
@@ -138,13 +172,8 @@ func (s *server) handle(q request, a *answer) error {
 		s.layer.rules.count(a.Stats)
 		s.layer.log.count(a.Stats)
 	case doClose:
-		s.heal()
-		if err := unix.Unmount(s.point, 0); err != nil {
-			return fmt.Errorf("unmount %s: %w", s.point, err)
-		}
-		s.mu.Lock()
-		s.gone = true
-		s.mu.Unlock()
+		s.heal(false)
+		return s.unmount()
 	}
 	return nil
 }

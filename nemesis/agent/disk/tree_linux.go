@@ -35,135 +35,143 @@ func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
 func (n *node) below() string { return n.Path(n.Root()) }
 func (n *node) real() string  { return filepath.Join(n.l.root, n.below()) }
 
-// openFile is an open file. It hides the passthrough of its base: every read and write must
-// come here.
-type openFile struct {
-	*fs.LoopbackFile
-	n    *node
-	fd   int
-	sync bool // opened with O_SYNC or O_DSYNC
-}
+// hides says that a name is not the program's.
+func (n *node) hides(name string) bool { return name == trashName && n.IsRoot() }
 
-func (f *openFile) PassthroughFd() (int, bool) { return -1, false }
-
+// What changes names or content, makes it durable, or could show the trash, is ours.
 var (
-	_ fs.NodeWrapChilder = (*node)(nil)
-	_ fs.NodeOpener      = (*node)(nil)
-	_ fs.NodeCreater     = (*node)(nil)
-	_ fs.NodeSetattrer   = (*node)(nil)
-	_ fs.NodeGetattrer   = (*node)(nil)
-	_ fs.NodeFsyncer     = (*node)(nil)
-	_ fs.NodeUnlinker    = (*node)(nil)
-	_ fs.NodeRenamer     = (*node)(nil)
-	_ fs.NodeMkdirer     = (*node)(nil)
-	_ fs.FileWriter      = (*openFile)(nil)
-	_ fs.FileReader      = (*openFile)(nil)
-	_ fs.FileFsyncer     = (*openFile)(nil)
-	_ fs.FileAllocater   = (*openFile)(nil)
-	_ fs.FileSetattrer   = (*openFile)(nil)
+	_ fs.NodeWrapChilder    = (*node)(nil)
+	_ fs.NodeLookuper       = (*node)(nil)
+	_ fs.NodeOpener         = (*node)(nil)
+	_ fs.NodeOpendirHandler = (*node)(nil)
+	_ fs.NodeCreater        = (*node)(nil)
+	_ fs.NodeTmpfiler       = (*node)(nil)
+	_ fs.NodeMkdirer        = (*node)(nil)
+	_ fs.NodeMknoder        = (*node)(nil)
+	_ fs.NodeSymlinker      = (*node)(nil)
+	_ fs.NodeLinker         = (*node)(nil)
+	_ fs.NodeUnlinker       = (*node)(nil)
+	_ fs.NodeRmdirer        = (*node)(nil)
+	_ fs.NodeRenamer        = (*node)(nil)
+	_ fs.NodeSetattrer      = (*node)(nil)
+	_ fs.NodeFsyncer        = (*node)(nil)
 )
 
 func errno(err error) syscall.Errno { return fs.ToErrno(err) }
 
-// asErr is the other way round: a zero Errno in an error is not nil.
-func asErr(e syscall.Errno) error {
-	if e == 0 {
+// Lookup finds everything but the trash.
+func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if n.hides(name) {
+		return nil, unix.ENOENT
+	}
+	return n.LoopbackNode.Lookup(ctx, name, out)
+}
+
+// change asks the rules whether a name may be made, removed or moved.
+func (n *node) change(ctx context.Context, name string) syscall.Errno {
+	if n.hides(name) {
+		return unix.EPERM
+	}
+	return n.l.rules.meet(ctx, operation{on: OnCreate, file: filepath.Join(n.below(), name)}).errno
+}
+
+// make makes an entry, which belongs to the caller.
+func (n *node) make(ctx context.Context, name string, out *fuse.EntryOut, do func(dir int, name string) error) (*fs.Inode, syscall.Errno) {
+	if e := n.change(ctx, name); e != 0 {
+		return nil, e
+	}
+	err := n.l.log.create(filepath.Join(n.real(), name), func(dir int, name string) error {
+		if err := do(dir, name); err != nil {
+			return err
+		}
+		return own(ctx, dir, name)
+	})
+	if err != nil {
+		return nil, errno(err)
+	}
+	return n.Lookup(ctx, name, out)
+}
+
+// own gives a new entry to the caller, as creating it below has given it to us. The group of
+// a directory that hands its own on stays.
+func own(ctx context.Context, dir int, name string) error {
+	caller, ok := fuse.FromContext(ctx)
+	if !ok || os.Geteuid() != 0 {
 		return nil
 	}
-	return e
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return err
+	}
+	group := int(caller.Gid)
+	if st.Mode&unix.S_ISGID != 0 {
+		group = -1
+	}
+	return unix.Fchownat(dir, name, int(caller.Uid), group, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// backingFlags are those with which a file is opened below: readable, for the undo log; not
-// appending, since the kernel gives offsets; through the cache, since buffers are not aligned.
-func backingFlags(flags uint32) int {
-	f := int(flags) &^ (unix.O_APPEND | unix.O_DIRECT | unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL | fuse.FMODE_EXEC)
-	if f&unix.O_ACCMODE == unix.O_WRONLY {
-		f = f&^unix.O_ACCMODE | unix.O_RDWR
-	}
-	return f | unix.O_CLOEXEC | unix.O_NOFOLLOW
-}
-
-func (n *node) opened(fd int, flags uint32) *openFile {
-	return &openFile{LoopbackFile: fs.NewLoopbackFile(fd).(*fs.LoopbackFile), n: n, fd: fd, sync: flags&unix.O_DSYNC != 0}
-}
-
-func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	fd, err := unix.Open(n.real(), backingFlags(flags), 0)
-	if err != nil {
-		return nil, 0, errno(err)
-	}
-	f := n.opened(fd, flags)
-	if flags&unix.O_TRUNC != 0 {
-		if e := f.truncate(ctx, 0); e != 0 {
-			_ = f.Release(ctx)
-			return nil, 0, e
-		}
-	}
-	return f, 0, 0
-}
-
-func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (in *fs.Inode, fh fs.FileHandle, ff uint32, e syscall.Errno) {
-	if v := n.l.rules.meet(ctx, OnCreate, filepath.Join(n.below(), name), 0); v.errno != 0 {
-		return nil, nil, 0, v.errno
-	}
-	p := filepath.Join(n.real(), name)
-	e = n.created(p, func() syscall.Errno {
-		in, fh, ff, e = n.LoopbackNode.Create(ctx, name, flags|unix.O_EXCL, mode, out)
-		return e
-	}, os.Remove)
+func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	fd := -1
+	in, e := n.make(ctx, name, out, func(dir int, name string) (err error) {
+		fd, err = unix.Openat(dir, name, backingFlags(flags)|unix.O_CREAT|unix.O_EXCL, mode)
+		return err
+	})
 	if e != 0 {
+		if fd >= 0 {
+			_ = unix.Close(fd) // nothing was written through it
+		}
 		return nil, nil, 0, e
 	}
-	fd, err := unix.Open(p, backingFlags(flags), 0)
-	_ = fh.(fs.FileReleaser).Release(ctx)
+	return in, n.opened(fd, flags), 0, 0
+}
+
+// Tmpfile refuses: a file without a name can be given none through FUSE, so programs that
+// would make one must know how to do without.
+func (n *node) Tmpfile(context.Context, uint32, uint32, *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	return nil, nil, 0, unix.EOPNOTSUPP
+}
+
+func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return n.make(ctx, name, out, func(dir int, name string) error { return unix.Mkdirat(dir, name, mode) })
+}
+
+func (n *node) Mknod(ctx context.Context, name string, mode, device uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return n.make(ctx, name, out, func(dir int, name string) error { return unix.Mknodat(dir, name, mode, int(device)) })
+}
+
+func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return n.make(ctx, name, out, func(dir int, name string) error { return unix.Symlinkat(target, dir, name) })
+}
+
+func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	to, ok := target.(*node)
+	if !ok {
+		return nil, unix.EXDEV
+	}
+	if e := n.change(ctx, name); e != 0 {
+		return nil, e
+	}
+	err := n.l.log.create(filepath.Join(n.real(), name), func(dir int, name string) error {
+		return unix.Linkat(unix.AT_FDCWD, to.real(), dir, name, 0)
+	})
 	if err != nil {
-		return nil, nil, 0, errno(err)
+		return nil, errno(err)
 	}
-	return in, n.opened(fd, flags), ff, 0
-}
-
-func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (in *fs.Inode, e syscall.Errno) {
-	if v := n.l.rules.meet(ctx, OnCreate, filepath.Join(n.below(), name), 0); v.errno != 0 {
-		return nil, v.errno
-	}
-	e = n.created(filepath.Join(n.real(), name), func() syscall.Errno {
-		in, e = n.LoopbackNode.Mkdir(ctx, name, mode, out)
-		return e
-	}, os.Remove)
-	return in, e
-}
-
-// directory is the identity of the node's directory.
-func (n *node) directory() (inode, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(n.real(), &st); err != nil {
-		return inode{}, err
-	}
-	return inode{st.Dev, st.Ino}, nil
-}
-
-// created makes a name of which the log knows.
-func (n *node) created(p string, do func() syscall.Errno, remove func(string) error) syscall.Errno {
-	dir, err := n.directory()
-	if err != nil {
-		return errno(err)
-	}
-	return errno(n.l.log.name(dir, func() error { return asErr(do()) }, func() error { return remove(p) }, nil))
+	return n.Lookup(ctx, name, out)
 }
 
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
-	if v := n.l.rules.meet(ctx, OnCreate, filepath.Join(n.below(), name), 0); v.errno != 0 {
-		return v.errno
+	if e := n.change(ctx, name); e != 0 {
+		return e
 	}
-	dir, err := n.directory()
-	if err != nil {
-		return errno(err)
+	return errno(n.l.log.remove(filepath.Join(n.real(), name), false))
+}
+
+func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
+	if e := n.change(ctx, name); e != 0 {
+		return e
 	}
-	p, saved := filepath.Join(n.real(), name), ""
-	return errno(n.l.log.name(dir, func() error {
-		saved = n.l.log.save(p)
-		return asErr(n.LoopbackNode.Unlink(ctx, name))
-	}, func() error { return os.Rename(saved, p) }, func() { _ = os.Remove(saved) }))
+	return errno(n.l.log.remove(filepath.Join(n.real(), name), true))
 }
 
 func (n *node) Rename(ctx context.Context, name string, parent fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
@@ -171,32 +179,16 @@ func (n *node) Rename(ctx context.Context, name string, parent fs.InodeEmbedder,
 	if !ok {
 		return unix.EXDEV
 	}
-	if v := n.l.rules.meet(ctx, OnCreate, filepath.Join(to.below(), newName), 0); v.errno != 0 {
-		return v.errno
+	if flags&^(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) != 0 {
+		return unix.EINVAL
 	}
-	dir, err := to.directory()
-	if err != nil {
-		return errno(err)
+	if n.hides(name) {
+		return unix.ENOENT
 	}
-	before, after, saved := filepath.Join(n.real(), name), filepath.Join(to.real(), newName), ""
-	return errno(n.l.log.name(dir, func() error {
-		if flags == 0 {
-			saved = n.l.log.save(after)
-		}
-		return asErr(n.LoopbackNode.Rename(ctx, name, parent, newName, flags))
-	}, func() error {
-		if flags&unix.RENAME_EXCHANGE != 0 {
-			return unix.Renameat2(unix.AT_FDCWD, after, unix.AT_FDCWD, before, unix.RENAME_EXCHANGE)
-		}
-		if err := os.Rename(after, before); err != nil || saved == "" {
-			return err
-		}
-		return os.Rename(saved, after)
-	}, func() { _ = os.Remove(saved) }))
-}
-
-func (n *node) Getattr(ctx context.Context, fh fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	return n.LoopbackNode.Getattr(ctx, fh, out)
+	if e := to.change(ctx, newName); e != 0 {
+		return e
+	}
+	return errno(n.l.log.rename(filepath.Join(n.real(), name), filepath.Join(to.real(), newName), flags))
 }
 
 // Setattr sends changes of size through an open file, where the log sees them.
@@ -212,87 +204,6 @@ func (n *node) Setattr(ctx context.Context, fh fs.FileHandle, in *fuse.SetAttrIn
 		fh = f
 	}
 	return n.LoopbackNode.Setattr(ctx, fh, in, out)
-}
-
-func (f *openFile) Setattr(ctx context.Context, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	if size, ok := in.GetSize(); ok {
-		if e := f.truncate(ctx, int64(size)); e != 0 {
-			return e
-		}
-	}
-	return f.LoopbackFile.Setattr(ctx, in, out)
-}
-
-func (f *openFile) truncate(ctx context.Context, to int64) syscall.Errno {
-	if v := f.n.l.rules.meet(ctx, OnWrite, f.n.below(), 0); v.errno != 0 {
-		return v.errno
-	}
-	return errno(f.n.l.log.truncate(f.fd, to, func() error { return unix.Ftruncate(f.fd, to) }))
-}
-
-func (f *openFile) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	l := f.n.l
-	v := l.rules.meet(ctx, OnWrite, f.n.below(), len(data))
-	if v.errno != 0 {
-		return 0, v.errno
-	}
-	whole := len(data)
-	if v.short && whole > 1 {
-		data = data[:1+int(v.cut*float64(whole-1))]
-	}
-	if v.torn {
-		end := (off + int64(v.cut*float64(whole))) / sectorSize * sectorSize
-		data = data[:max(0, end-off)]
-	}
-	l.writes.Add(1)
-	l.bytes.Add(int64(len(data)))
-	n, err := l.log.write(f.fd, off, int64(len(data)), func() (int, error) { return unix.Pwrite(f.fd, data, off) })
-	if err != nil {
-		return uint32(max(n, 0)), errno(err)
-	}
-	if v.torn {
-		return 0, unix.EIO
-	}
-	if f.sync {
-		mark, key, err := l.log.begin(f.fd)
-		if err != nil {
-			return 0, errno(err)
-		}
-		l.log.synced(mark, key)
-	}
-	return uint32(n), 0
-}
-
-func (f *openFile) Read(ctx context.Context, buffer []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	v := f.n.l.rules.meet(ctx, OnRead, f.n.below(), len(buffer))
-	if v.errno != 0 {
-		return nil, v.errno
-	}
-	if !v.flip {
-		return f.LoopbackFile.Read(ctx, buffer, off)
-	}
-	n, err := unix.Pread(f.fd, buffer, off)
-	if err != nil {
-		return nil, errno(err)
-	}
-	if bit := int(v.cut * float64(n*8)); n > 0 {
-		buffer[bit/8] ^= 1 << (bit % 8)
-	}
-	return fuse.ReadResultData(buffer[:n]), 0
-}
-
-func (f *openFile) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
-	if v := f.n.l.rules.meet(ctx, OnWrite, f.n.below(), int(size)); v.errno != 0 {
-		return v.errno
-	}
-	_, err := f.n.l.log.write(f.fd, int64(off), int64(size), func() (int, error) {
-		return -1, asErr(f.LoopbackFile.Allocate(ctx, off, size, mode))
-	})
-	return errno(err)
-}
-
-func (f *openFile) Fsync(ctx context.Context, _ uint32) syscall.Errno {
-	return f.n.fsync(ctx, f.fd)
 }
 
 // Fsync is that of directories, too.
@@ -315,7 +226,7 @@ func (n *node) fsync(ctx context.Context, fd int) syscall.Errno {
 	if err != nil {
 		return errno(err)
 	}
-	if v := l.rules.meet(ctx, OnFsync, n.below(), 0); v.errno != 0 {
+	if v := l.rules.meet(ctx, operation{on: OnFsync, file: n.below()}); v.errno != 0 {
 		if v.lose {
 			l.log.lose(mark, key)
 		}
@@ -349,6 +260,15 @@ func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, 
 		return nil, 0, e
 	}
 	return &openDir{base.(dirStream), n}, ff, 0
+}
+
+// Readdirent lists everything but the trash.
+func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	entry, e := d.dirStream.Readdirent(ctx)
+	if e == 0 && entry != nil && d.n.hides(entry.Name) {
+		return d.dirStream.Readdirent(ctx)
+	}
+	return entry, e
 }
 
 func (d *openDir) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
