@@ -64,6 +64,9 @@ func (k *keeper) recover(file *os.File) int {
 		k.fail(err)
 	}
 	blocks := len(data) / blockSize
+	if last := data[max(0, blocks-1)*blockSize:]; len(last) >= blockSize && len(bytes.Trim(last, "\x00")) == 0 {
+		blocks-- // its place was on the disk, and nothing in it
+	}
 	for i := range blocks {
 		if !bytes.Equal(data[i*blockSize:(i+1)*blockSize], block(i+1)) {
 			k.fail(fmt.Errorf("block %d of %d is damaged", i+1, blocks))

@@ -268,3 +268,25 @@ func TestAKillIsSeenInTheStatusOfAThread(t *testing.T) {
 		}
 	}
 }
+
+func TestRulesGoByTheNameThatAFileHas(t *testing.T) {
+	d, dir := covered(t)
+	set(t, d, Setting{Rules: []Rule{{ID: "w", On: OnWrite, Files: "*.wal", Effect: EffectError}}})
+	f, err := os.Create(filepath.Join(dir, "new.wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.WriteString("x"); !errors.Is(err, unix.EIO) {
+		t.Errorf("through the descriptor that made it: %v", err)
+	}
+	if got := met(t, d, "w"); got.Path != "new.wal" {
+		t.Errorf("met %+v", got)
+	}
+	if err := os.Rename(f.Name(), filepath.Join(dir, "other")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("x"); err != nil {
+		t.Errorf("under its new name, which no rule is for: %v", err)
+	}
+}

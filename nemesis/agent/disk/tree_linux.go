@@ -122,7 +122,12 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		}
 		return nil, nil, 0, e
 	}
-	return in, n.opened(fd, flags), 0, 0
+	made, ok := in.Operations().(*node)
+	if !ok {
+		_ = unix.Close(fd) // nothing was written through it
+		return nil, nil, 0, unix.EIO
+	}
+	return in, made.opened(fd, flags), 0, 0 // of the file, not of the directory: rules go by its name
 }
 
 // Tmpfile refuses: a file without a name can be given none through FUSE, so programs that
