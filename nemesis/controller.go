@@ -170,7 +170,7 @@ func (c *Controller) hello(ctx context.Context, node string) (*agent.Hello, erro
 	h := &agent.Hello{
 		Version: agent.Version, Run: c.options.Run, Node: node, Dir: c.cluster.Host(node).Dir(),
 		Peers: make(map[string]agent.Peer), Links: c.cluster.Links(node), Lease: c.options.Lease,
-		StopOnExpiry: c.options.StopOnExpiry,
+		StopOnExpiry: c.options.StopOnExpiry, HostClock: c.cluster.Kind() == "ssh",
 	}
 	linked := false
 	for _, to := range c.cluster.Nodes() {

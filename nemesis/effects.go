@@ -34,7 +34,8 @@ type Effects struct {
 	clock  func(ctx context.Context, node string) (time.Time, error)
 	limits map[string]*layers[limits.Limit] // by node; the nodeState's lock is taken before theirs
 
-	disks map[string]*layers[[]disk.Rule] // by node
+	disks      map[string]*layers[[]disk.Rule]          // by node
+	hostClocks map[string]*layers[agent.HostClockLayer] // by node
 
 	standing func() []Planned // what is in force, of all faults
 
@@ -95,14 +96,15 @@ func newEffects(c Config) *Effects {
 	e := &Effects{
 		controller: c.Controller, nodes: c.Nodes, processes: c.Processes, ready: c.Ready, readyLimit: c.ReadyLimit,
 		cuts: make(map[int][]agent.Pair), held: make(map[int]map[agent.Pair]uint64), shapings: make(map[int]shaping), states: make(map[string]*nodeState),
-		limits:  make(map[string]*layers[limits.Limit]),
-		disks:   make(map[string]*layers[[]disk.Rule]),
+		limits: make(map[string]*layers[limits.Limit]),
+		disks:  make(map[string]*layers[[]disk.Rule]), hostClocks: make(map[string]*layers[agent.HostClockLayer]),
 		members: c.Members,
 		clocks:  make(map[string]*layers[agent.ClockLayer]), clock: c.Clock,
 	}
 	for _, node := range c.Nodes {
 		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
 		e.limits[node] = &layers[limits.Limit]{}
+		e.hostClocks[node] = &layers[agent.HostClockLayer]{}
 		e.disks[node] = &layers[[]disk.Rule]{}
 		e.clocks[node] = &layers[agent.ClockLayer]{}
 	}

@@ -187,6 +187,7 @@ var faults = []Fault{
 	amnesia{},
 	freeze{},
 	changeClock{},
+	hostClock{},
 	starveCPU{},
 	starveMemory{},
 	starveFiles{},

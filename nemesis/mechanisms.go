@@ -52,6 +52,11 @@ var mechanisms = map[string][3]Mechanism{
 		{"vDSO hook, amd64 and arm64", ""},
 		{"vDSO hook, amd64 and arm64", ""},
 	},
+	agent.HostClock: {
+		{"none", "the machine is not ours alone"},
+		{"none", "a container's clock is the machine's"},
+		{"clock_settime and adjtimex", "root, no NTP, no container"},
+	},
 	agent.LimitCPU: {
 		{"cgroup, else stop and continue", "a writable cgroup for the first"},
 		{"stop and continue", ""},

@@ -95,6 +95,7 @@ type agent struct {
 	limits     *limitTool
 	clocks     *clockTool
 	disks      *diskTool
+	hostClock  *hostClockTool
 	tools      []tool
 	packets    *packetTool // one of tools
 	journal    *journal
@@ -283,6 +284,8 @@ func (a *agent) handle(r Request) Reply {
 		reply.Limits, err = a.limits.set(*r.Limits)
 	case r.Clock != nil:
 		reply.Clock, err = a.clocks.set(*r.Clock)
+	case r.HostClock != nil:
+		reply.HostClock, err = a.hostClock.set(*r.HostClock)
 	case r.Running != nil:
 		reply.Running = &RunningReply{Pid: a.supervisor.pid(r.Running.Process)}
 	case r.Disk != nil:

@@ -49,7 +49,7 @@ func (r *Request) asked() int {
 	n := 0
 	for _, set := range []bool{
 		r.Hello != nil, r.Ping != nil, r.Survey != nil, r.Start != nil, r.Signal != nil,
-		r.Limits != nil, r.Clock != nil, r.Running != nil, r.Disk != nil, r.Power != nil, r.KillAt != nil, r.Damage != nil,
+		r.Limits != nil, r.Clock != nil, r.HostClock != nil, r.Running != nil, r.Disk != nil, r.Power != nil, r.KillAt != nil, r.Damage != nil,
 		r.Aside != nil, r.Block != nil, r.Shape != nil, r.Probe != nil, r.Arrived != nil, r.Bye != nil,
 	} {
 		if set {
@@ -73,6 +73,8 @@ func (r *Request) validate() error {
 		return r.Limits.validate()
 	case r.Clock != nil:
 		return r.Clock.validate()
+	case r.HostClock != nil:
+		return r.HostClock.validate()
 	case r.Running != nil:
 		return validateName("process", r.Running.Process)
 	case r.Disk != nil:

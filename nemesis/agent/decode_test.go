@@ -33,6 +33,8 @@ func TestDecodeRequestNamesWhatIsWrong(t *testing.T) {
 		`{"id":1,"limits":{"process":"db","limit":{"writeRate":-1}}}`:                         "rates 0 and -1",
 		`{"id":1,"disk":{"process":"db","rules":[{"id":"1","on":"write","effect":"lose"}]}}`:  `effect "lose" on "write"`,
 		`{"id":1,"disk":{"process":"","rules":[]}}`:                                           "process name",
+		`{"id":1,"hostClock":{"layers":[{"id":"1","rate":2}]}}`:                               "rate 2, want 0.9 to 1.1",
+		`{"id":1,"hostClock":{"layers":[{"id":"1","rate":1},{"id":"1","rate":1}]}}`:           "two layers",
 		`{"id":1,"power":{"process":"db","mode":"some"}}`:                                     `power failure "some"`,
 		`{"id":1,"killAt":{"process":"db","fsyncs":1}}`:                                       "limit 0s",
 		`{"id":1,"killAt":{"process":"db","limit":1000000000}}`:                               "trip after 0 fsyncs or 0 bytes",
@@ -69,6 +71,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"id":11,"power":{"process":"db","mode":"prefix","seed":7}}`))
 	f.Add([]byte(`{"id":12,"killAt":{"process":"db","fsyncs":3,"mode":"pages","limit":1000000000}}`))
 	f.Add([]byte(`{"id":13,"damage":{"process":"db","dir":"/d","kind":"truncate","mark":"1","files":"*.wal","bytes":512}}`))
+	f.Add([]byte(`{"id":14,"hostClock":{"layers":[{"id":"1","jump":-3600000000000,"rate":0.95}]}}`))
 	f.Add([]byte(`{"id":-1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := DecodeRequest(line)

@@ -145,6 +145,8 @@ func (u Undo) revert() error {
 		return resetClock(*u.Clock)
 	case u.Limits != nil:
 		return limits.Revert(*u.Limits)
+	case u.HostClock != nil:
+		return u.HostClock.restore(kernelClock{})
 	case u.Disk != nil:
 		return recoverDisk(*u.Disk)
 	}

@@ -19,12 +19,13 @@ import (
 // Undo says how to undo something that would outlive an agent that is killed. It is plain
 // data: who undoes it is another process. Exactly one of the pointers is set.
 type Undo struct {
-	Resume  *Life        `json:"resume,omitempty"`  // the process group was stopped
-	End     *Life        `json:"end,omitempty"`     // the process group must not outlive the agent
-	Restart *Ending      `json:"restart,omitempty"` // the process was ended
-	Clock   *Life        `json:"clock,omitempty"`   // the process's clocks were changed
-	Limits  *limits.Undo `json:"limits,omitempty"`  // a process was limited
-	Disk    *string      `json:"disk,omitempty"`    // the directory was covered; the layer itself may have been killed
+	Resume    *Life        `json:"resume,omitempty"`    // the process group was stopped
+	End       *Life        `json:"end,omitempty"`       // the process group must not outlive the agent
+	Restart   *Ending      `json:"restart,omitempty"`   // the process was ended
+	Clock     *Life        `json:"clock,omitempty"`     // the process's clocks were changed
+	Limits    *limits.Undo `json:"limits,omitempty"`    // a process was limited
+	HostClock *Untouched   `json:"hostClock,omitempty"` // the machine's clock was touched
+	Disk      *string      `json:"disk,omitempty"`      // the directory was covered; the layer itself may have been killed
 }
 
 // Ending is a process that shall run, and its life that is to end before: the note is written

@@ -20,48 +20,50 @@ const Version = 3
 
 // Request is one line on the agent's standard input. Exactly one of the pointers is set.
 type Request struct {
-	ID      uint64     `json:"id"` // echoed in the reply; requests may overlap
-	Hello   *Hello     `json:"hello,omitempty"`
-	Ping    *struct{}  `json:"ping,omitempty"`   // renews the lease, as every request does
-	Survey  *struct{}  `json:"survey,omitempty"` // what the agent can do here
-	Start   *Start     `json:"start,omitempty"`
-	Signal  *Signal    `json:"signal,omitempty"`
-	Limits  *Limits    `json:"limits,omitempty"`
-	Clock   *Clock     `json:"clock,omitempty"`
-	Running *Running   `json:"running,omitempty"`
-	Disk    *Disk      `json:"disk,omitempty"`
-	Power   *PowerFail `json:"power,omitempty"`
-	KillAt  *KillAt    `json:"killAt,omitempty"`
-	Damage  *Damage    `json:"damage,omitempty"`
-	Aside   *Aside     `json:"aside,omitempty"`
-	Block   *Block     `json:"block,omitempty"`
-	Shape   *Shape     `json:"shape,omitempty"`
-	Probe   *Probe     `json:"probe,omitempty"`
-	Arrived *Arrived   `json:"arrived,omitempty"`
-	Bye     *Bye       `json:"bye,omitempty"`
+	ID        uint64      `json:"id"` // echoed in the reply; requests may overlap
+	Hello     *Hello      `json:"hello,omitempty"`
+	Ping      *struct{}   `json:"ping,omitempty"`   // renews the lease, as every request does
+	Survey    *struct{}   `json:"survey,omitempty"` // what the agent can do here
+	Start     *Start      `json:"start,omitempty"`
+	Signal    *Signal     `json:"signal,omitempty"`
+	Limits    *Limits     `json:"limits,omitempty"`
+	Clock     *Clock      `json:"clock,omitempty"`
+	HostClock *HostClocks `json:"hostClock,omitempty"`
+	Running   *Running    `json:"running,omitempty"`
+	Disk      *Disk       `json:"disk,omitempty"`
+	Power     *PowerFail  `json:"power,omitempty"`
+	KillAt    *KillAt     `json:"killAt,omitempty"`
+	Damage    *Damage     `json:"damage,omitempty"`
+	Aside     *Aside      `json:"aside,omitempty"`
+	Block     *Block      `json:"block,omitempty"`
+	Shape     *Shape      `json:"shape,omitempty"`
+	Probe     *Probe      `json:"probe,omitempty"`
+	Arrived   *Arrived    `json:"arrived,omitempty"`
+	Bye       *Bye        `json:"bye,omitempty"`
 }
 
 // Reply is one line on the agent's standard output.
 type Reply struct {
-	ID      uint64          `json:"id"` // of the request; 0 for an Exited notice
-	Error   string          `json:"error,omitempty"`
-	Gone    bool            `json:"gone,omitempty"` // the error is that the process has ended by itself
-	Hello   *HelloReply     `json:"hello,omitempty"`
-	Survey  *SurveyReply    `json:"survey,omitempty"`
-	Start   *StartReply     `json:"start,omitempty"`
-	Signal  *SignalReply    `json:"signal,omitempty"`
-	Limits  *LimitsReply    `json:"limits,omitempty"`
-	Clock   *ClockReply     `json:"clock,omitempty"`
-	Running *RunningReply   `json:"running,omitempty"`
-	Disk    *DiskReply      `json:"disk,omitempty"`
-	Power   *PowerFailReply `json:"power,omitempty"`
-	KillAt  *KillAtReply    `json:"killAt,omitempty"`
-	Damage  *DamageReply    `json:"damage,omitempty"`
-	Aside   *AsideReply     `json:"aside,omitempty"`
-	Block   *BlockReply     `json:"block,omitempty"`
-	Shape   *ShapeReply     `json:"shape,omitempty"`
-	Arrived *ArrivedReply   `json:"arrived,omitempty"`
-	Exited  *Exited         `json:"exited,omitempty"`
+	ID        uint64           `json:"id"` // of the request; 0 for an Exited notice
+	Error     string           `json:"error,omitempty"`
+	Gone      bool             `json:"gone,omitempty"` // the error is that the process has ended by itself
+	Hello     *HelloReply      `json:"hello,omitempty"`
+	Survey    *SurveyReply     `json:"survey,omitempty"`
+	Start     *StartReply      `json:"start,omitempty"`
+	Signal    *SignalReply     `json:"signal,omitempty"`
+	Limits    *LimitsReply     `json:"limits,omitempty"`
+	Clock     *ClockReply      `json:"clock,omitempty"`
+	HostClock *HostClocksReply `json:"hostClock,omitempty"`
+	Running   *RunningReply    `json:"running,omitempty"`
+	Disk      *DiskReply       `json:"disk,omitempty"`
+	Power     *PowerFailReply  `json:"power,omitempty"`
+	KillAt    *KillAtReply     `json:"killAt,omitempty"`
+	Damage    *DamageReply     `json:"damage,omitempty"`
+	Aside     *AsideReply      `json:"aside,omitempty"`
+	Block     *BlockReply      `json:"block,omitempty"`
+	Shape     *ShapeReply      `json:"shape,omitempty"`
+	Arrived   *ArrivedReply    `json:"arrived,omitempty"`
+	Exited    *Exited          `json:"exited,omitempty"`
 }
 
 // Hello is the first request: who the node is and how the agent shall behave.
@@ -75,8 +77,10 @@ type Hello struct {
 	// ClientPorts are the numbers of the ports at which the checker's clients reach the
 	// system here, where partitions are made in the kernel: what cuts clients concerns
 	// these ports only, never the session of the controller.
-	ClientPorts []int         `json:"clientPorts,omitempty"`
-	Lease       time.Duration `json:"lease"` // silence after which the agent heals and leaves
+	ClientPorts []int `json:"clientPorts,omitempty"`
+	// HostClock says that the node is a machine of its own, whose clock may be set.
+	HostClock bool          `json:"hostClock,omitempty"`
+	Lease     time.Duration `json:"lease"` // silence after which the agent heals and leaves
 	// StopOnExpiry also ends the system's process when the lease expires. Without it the
 	// process is left running, healed.
 	StopOnExpiry bool `json:"stopOnExpiry,omitempty"`

@@ -48,7 +48,8 @@ func (a *agent) newTools() []tool {
 	a.packets = newPacketTool(a.hello, a.barrier)
 	a.clocks = newClockTool(a.journal)
 	a.disks = newDiskTool(a.hello.Dir, a.journal)
-	return []tool{a.limits, a.packets, a.clocks, a.disks}
+	a.hostClock = newHostClockTool(a.hello, a.journal)
+	return []tool{a.limits, a.packets, a.clocks, a.disks, a.hostClock}
 }
 
 // survey asks all tools what they can do.
