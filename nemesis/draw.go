@@ -65,7 +65,7 @@ func (d Draw) validate() *ScheduleError {
 			return &ScheduleError{Key: "from", Value: name, Allowed: oneOf(append(Packages(), FaultNames()...))}
 		}
 		if len(cards(Options{Faults: FaultsIn(name), Nodes: make([]string, nodesMost)})) == 0 {
-			return &ScheduleError{Key: "from", Value: name, Allowed: "a fault that is drawn: a correct system may fail under this one, so write it as a step"}
+			return &ScheduleError{Key: "from", Value: name, Allowed: "a fault that is drawn; this one is not, since it builds on another step or a correct system may fail under it: write it as a step"}
 		}
 	}
 	switch {

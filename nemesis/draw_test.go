@@ -127,7 +127,7 @@ func TestABadDrawOrDemandIsNamed(t *testing.T) {
 	for want, s := range map[string]Schedule{
 		`draw 1: from: "flood"`:                         {Draw: []Draw{{From: []string{"flood"}, Interval: time.Second}}},
 		`draw 2: from: ""`:                              {Draw: []Draw{{From: []string{"kill"}, Interval: time.Second}, {Interval: time.Second}}},
-		`a correct system may fail under this one`:      {Draw: []Draw{{From: []string{"amnesia"}, Interval: time.Second}}},
+		`a correct system may fail under it: write`:     {Draw: []Draw{{From: []string{"amnesia"}, Interval: time.Second}}},
 		`draw 1: interval: "0s"`:                        {Draw: []Draw{{From: []string{"kill"}}}},
 		`draw 1: overlap: "99"`:                         {Draw: []Draw{{From: []string{"kill"}, Interval: time.Second, Overlap: 99}}},
 		`coverage 1: fault: "flood"`:                    {Coverage: []Demand{{Fault: "flood"}}},

@@ -90,6 +90,12 @@ type nodeState struct {
 	// joining is how the process is started since the node joined the cluster anew; nil while
 	// it is the member that it was at first.
 	joining *clusters.Process
+
+	// What steps made of its membership; 0 for none. Read and changed while the members' lock is held.
+	outBy      int // the step that removed it and has not let it join again
+	addedBy    int // the step that let it join although outBy has it out
+	learnerBy  int // the step that left it without a vote and has not given it back
+	promotedBy int // the step that gave it a vote although learnerBy leaves it none
 }
 
 func newEffects(c Config) *Effects {

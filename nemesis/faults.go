@@ -112,8 +112,10 @@ type Planned struct {
 	Detail string       // for people
 	// Down are the nodes that take no part in the cluster while the fault is in force: killed,
 	// paused. Who is merely cut off is told by Pairs.
-	Down   []string
-	Leader string // who led when the step began, as far as it was known
+	Down     []string
+	Removed  []string // are no members of the cluster while the fault is in force
+	Learners []string // are members without a vote while it is
+	Leader   string   // who led when the step began, as far as it was known
 }
 
 // pinned is the step as it was resolved: on these nodes, or these links, whoever leads.
@@ -198,7 +200,9 @@ var faults = []Fault{
 	killAtMoment{},
 	damageFiles{},
 	remove{},
+	addMember{},
 	demote{},
+	promote{},
 	replace{},
 	transfer{},
 	churn{},

@@ -213,13 +213,14 @@ coverage:                  # a run that misses one of these is unknown
 ` + "```" + `
 
 A target is a role, resolved when the step begins, or names joined by commas: ` + "`one`, `leader`, `follower`, `spare`" + ` (a
-node without which a majority still works, whatever else is in force), ` + "`minority`, `majority`, `all`, `n1,n3`" + `. What it
-resolved to is in the history, and in ` + "`resolved.yaml`" + ` of the run directory as a schedule: run that to hit the same nodes
-again, or schedule.yaml to hit the same roles.
+node without which a majority still works, whatever else is in force), ` + "`minority`, `majority`, `all`, `removed`" + ` and ` + "`learner`" + `
+(a node that a step in force has removed, or left without a vote), ` + "`n1,n3`" + `. What it resolved to is in the history, and in
+` + "`resolved.yaml`" + ` of the run directory as a schedule: run that to hit the same nodes again, or schedule.yaml to hit the same
+roles.
 
 Packages to draw from: ` + "`--nemesis partition,kill,…`" + ` or ` + "`all`" + `. What does not work on a cluster is left out of a draw, and
 the run says so; a step that does not work is refused before the system starts. Faults that break what Raft builds on
-are never drawn.
+are never drawn, nor those that build on another step (` + "`add`, `promote`" + `).
 
 Every fault proves that it landed and that it was healed; the proofs stand in the history and the report. One that
 missed makes the run unknown.

@@ -117,8 +117,15 @@ func (e *Effects) expel(ctx context.Context, node string, id int, least int) (st
 	}
 	e.membership.Lock()
 	defer e.membership.Unlock()
-	if by := e.downBy(node); by != 0 {
-		return "", fmt.Errorf("%s is down: step %d killed it", node, by)
+	return e.putOut(ctx, node, id, least)
+}
+
+// putOut is expel, for who holds the members' lock. A process that the step itself has ended
+// before stays down.
+func (e *Effects) putOut(ctx context.Context, node string, id int, least int) (string, error) {
+	down := e.downBy(node)
+	if down != 0 && down != id {
+		return "", fmt.Errorf("%s is down: step %d killed it", node, down)
 	}
 	list, err := e.awaitMembers(ctx, node, func(list []Member) bool { _, present := memberOf(list, node); return present })
 	if err != nil {
@@ -135,9 +142,13 @@ func (e *Effects) expel(ctx context.Context, node string, id int, least int) (st
 	if err != nil {
 		return "", err
 	}
-	line, err := e.takeDown(ctx, node, id, "kill")
-	if err != nil {
-		return "", err
+	state := e.states[node]
+	state.outBy, state.addedBy, state.learnerBy, state.promotedBy = id, 0, 0, 0
+	line := node + ": its process is down"
+	if down == 0 {
+		if line, err = e.takeDown(ctx, node, id, "kill"); err != nil {
+			return "", err
+		}
 	}
 	return fmt.Sprintf("%s, member %d, removed: a majority of the voters lists %s; %s", node, before.ID, describeMembers(list), line), nil
 }
@@ -169,7 +180,11 @@ func (e *Effects) readmit(ctx context.Context, node string, id int) (string, err
 	if err := e.restart(ctx, node, id); err != nil {
 		return "", err
 	}
-	return e.promote(ctx, node)
+	line, err := e.promote(ctx, node)
+	if state := e.states[node]; err == nil && state.outBy == id {
+		state.outBy, state.learnerBy = 0, 0
+	}
+	return line, err
 }
 
 // join makes a node that is no member, or leaves by these changes, a member without data. Its
@@ -228,6 +243,25 @@ func (e *Effects) through(ctx context.Context, node string, list []Member) (stri
 		}
 	}
 	return "", fmt.Errorf("%s cannot join: no node lists it as member %d any more", node, now.ID)
+}
+
+// demote makes a learner of a voter of that list, and proves that it is one. The caller holds
+// the members' lock.
+func (e *Effects) demote(ctx context.Context, node string, list []Member, least int) (string, error) {
+	if left := votersIn(list) - 1; left < least {
+		return "", fmt.Errorf("demote %s: %d voters would be left, and no fewer than %d may be (parameter voters)", node, left, least)
+	}
+	if err := e.members.Change(ctx, MemberChange{demoteVoter, node}); err != nil {
+		return "", err
+	}
+	list, err := e.awaitMembers(ctx, node+" as a learner", func(list []Member) bool {
+		m, present := memberOf(list, node)
+		return present && !m.Voter && !m.Joint
+	})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s has no vote: a majority of the voters lists %s", node, describeMembers(list)), nil
 }
 
 // promote makes a voter of a member, and proves that it is one and serves.

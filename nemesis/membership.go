@@ -44,7 +44,7 @@ func (remove) Plan(scene Scene) (Planned, error) {
 	if wrong := enoughVoters(scene, len(scene.Targets)); wrong != nil {
 		return Planned{}, wrong
 	}
-	return takesDown(scene)
+	return Planned{Nodes: scene.Targets, Down: scene.Targets, Removed: scene.Targets, Detail: strings.Join(scene.Targets, " ")}, nil
 }
 
 func (remove) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
@@ -75,7 +75,7 @@ func (demote) Plan(scene Scene) (Planned, error) {
 	if wrong := enoughVoters(scene, len(scene.Targets)); wrong != nil {
 		return Planned{}, wrong
 	}
-	return Planned{Nodes: scene.Targets, Detail: strings.Join(scene.Targets, " ")}, nil
+	return Planned{Nodes: scene.Targets, Learners: scene.Targets, Detail: strings.Join(scene.Targets, " ")}, nil
 }
 
 func (demote) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
@@ -89,17 +89,9 @@ func (demote) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) 
 		if err != nil {
 			return "", err
 		}
-		if left, least := votersIn(list)-1, int(p.Params.Count("voters")); left < least {
-			return "", fmt.Errorf("demote %s: %d voters would be left, and no fewer than %d may be (parameter voters)", node, left, least)
-		}
-		if err := e.members.Change(ctx, MemberChange{demoteVoter, node}); err != nil {
-			return "", err
-		}
-		list, err = e.awaitMembers(ctx, node+" as a learner", func(list []Member) bool {
-			m, present := memberOf(list, node)
-			return present && !m.Voter && !m.Joint
-		})
-		return fmt.Sprintf("%s has no vote: a majority of the voters lists %s", node, describeMembers(list)), err
+		state := e.states[node]
+		state.learnerBy, state.promotedBy = p.ID, 0
+		return e.demote(ctx, node, list, int(p.Params.Count("voters")))
 	})
 }
 
@@ -110,7 +102,15 @@ func (demote) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	return onEach(p.Nodes, func(node string) (string, error) {
 		e.membership.Lock()
 		defer e.membership.Unlock()
-		return e.promote(ctx, node)
+		state := e.states[node]
+		if state.learnerBy != p.ID {
+			return "", nil // it kept its vote, or is another member since
+		}
+		line, err := e.promote(ctx, node)
+		if err == nil {
+			state.learnerBy = 0
+		}
+		return line, err
 	})
 }
 

@@ -173,8 +173,8 @@ func (n *Nemesis) sustain(ctx context.Context, fault Fault, planned Planned, unt
 	return lines
 }
 
-// plan resolves the step now. Where nobody is known to lead, or nobody can be spared, it waits
-// a little: an election may be under way, or another fault nearly over.
+// plan resolves the step now. Where the target means nobody, but may in a moment, it waits a
+// little.
 func (n *Nemesis) plan(ctx context.Context, id int) (Planned, error) {
 	for end := time.Now().Add(leaderLimit); ; {
 		leader, known := n.config.Leader(ctx)
@@ -182,7 +182,7 @@ func (n *Nemesis) plan(ctx context.Context, id int) (Planned, error) {
 			leader = ""
 		}
 		planned, err := n.config.Schedule.Plan(id, View{Nodes: n.config.Nodes, Leader: leader, Standing: n.standing()})
-		if !errors.Is(err, errUnknownLeader) && !errors.Is(err, errNoSpare) {
+		if !mayPass(err) {
 			return planned, err
 		}
 		if time.Now().After(end) {

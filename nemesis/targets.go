@@ -17,15 +17,34 @@ const (
 	Minority = "minority" // the largest number of nodes that is no majority, at random
 	Majority = "majority" // the smallest majority, at random
 	All      = "all"
+	Removed  = "removed" // a node at random that a step in force has removed from the cluster
+	Learner  = "learner" // a node at random that a step in force left without a vote
 )
 
-var roles = []string{One, Leader, Follower, Spare, Minority, Majority, All}
+var roles = []string{One, Leader, Follower, Spare, Minority, Majority, All, Removed, Learner}
 
 // errUnknownLeader: the target needs the leader, and nobody leads or nobody says so.
 var errUnknownLeader = errors.New("no leader is known")
 
 // errNoSpare: without any node of the majority that still works there is none.
 var errNoSpare = errors.New("with what is in force no node can be spared: a majority would be lost")
+
+// errNoneRemoved, errNoLearner: such a target takes another step, which is not in force.
+var (
+	errNoneRemoved = errors.New("no node is removed: let the step begin while a step of the fault remove is in force")
+	errNoLearner   = errors.New("no node is a learner: let the step begin while a step of the fault demote, or add as learner, is in force")
+)
+
+// mayPass reports whether a target that means nobody now may mean somebody in a moment: an
+// election may be under way, or another fault beginning or nearly over.
+func mayPass(err error) bool {
+	for _, passing := range []error{errUnknownLeader, errNoSpare, errNoneRemoved, errNoLearner} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
 
 // View is what a target is resolved against: the moment when a step begins.
 type View struct {
@@ -62,9 +81,24 @@ func resolve(target string, view View, random *rand.Rand) ([]string, error) {
 		return some(nodes, len(nodes)/2+1, random), nil
 	case All:
 		return slices.Clone(nodes), nil
+	case Removed:
+		return oneThatIs(nodes, view.Standing, func(p Planned) []string { return p.Removed }, errNoneRemoved, random)
+	case Learner:
+		return oneThatIs(nodes, view.Standing, func(p Planned) []string { return p.Learners }, errNoLearner, random)
 	}
 	named := strings.Split(target, ",")
 	return filter(nodes, func(node string) bool { return slices.Contains(named, node) }), nil
+}
+
+// oneThatIs draws a node that some step in force made such, or returns the error none.
+func oneThatIs(nodes []string, standing []Planned, such func(Planned) []string, none error, random *rand.Rand) ([]string, error) {
+	those := filter(nodes, func(node string) bool {
+		return slices.ContainsFunc(standing, func(p Planned) bool { return slices.Contains(such(p), node) })
+	})
+	if len(those) == 0 {
+		return nil, none
+	}
+	return some(those, 1, random), nil
 }
 
 // some draws n nodes.

@@ -58,8 +58,11 @@ var everyFault = []struct {
 	{`fault: kill-at, target: leader, params: {fsyncs: "3"}`, "lost", fault.anotherLeads},
 	{`fault: file, target: n2, params: {kind: flip, files: "*.wal"}`, "it was started with that", fault.answersNobody},
 	{`fault: transfer, target: follower`, "", fault.anotherLeads},
-	{`fault: demote, target: n5`, "", nil},
+	{`fault: demote, target: n5`, "n5 has no vote", nil},
+	{`fault: promote, target: learner`, "n5 is a voter", nil},
 	{`fault: remove, target: n4`, "", fault.answersNobody},
+	{`fault: remove, target: n2`, "n2, member ", nil},
+	{`fault: add, target: removed`, "n2 joins as a voter", fault.answersSomebody},
 	{`fault: replace, target: n3`, "", nil},
 }
 
@@ -67,6 +70,11 @@ const (
 	stepEvery = 3500 * time.Millisecond
 	stepLasts = 2 * time.Second
 )
+
+// buildsOn reports whether a step takes the one before it to be in force.
+func buildsOn(step string) bool {
+	return strings.Contains(step, "target: learner") || strings.Contains(step, "target: removed")
+}
 
 // fault is the life of one step, as the history tells it.
 type fault struct {
@@ -104,6 +112,16 @@ func (f fault) answersNobody() error {
 		}
 	}
 	return nil
+}
+
+// answersSomebody holds that clients had answers from the target while the fault was in force.
+func (f fault) answersSomebody() error {
+	for _, e := range f.during {
+		if e.Type == "ok" && e.Attempts <= 1 && slices.Contains(f.nodes, e.Node) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%v answered no client", f.nodes)
 }
 
 // anotherLeads holds that another node said that it leads.
@@ -157,7 +175,11 @@ func TestEveryFaultLandsIsSeenAndHealsInContainers(t *testing.T) {
 	var schedule strings.Builder
 	schedule.WriteString("outage-limit: 10s\nsteps:\n")
 	for i, f := range everyFault {
-		fmt.Fprintf(&schedule, "  - {at: %s, duration: %s, %s}\n", time.Second+time.Duration(i)*stepEvery, stepLasts, f.step)
+		lasts := stepLasts
+		if i+1 < len(everyFault) && buildsOn(everyFault[i+1].step) {
+			lasts += stepEvery
+		}
+		fmt.Fprintf(&schedule, "  - {at: %s, duration: %s, %s}\n", time.Second+time.Duration(i)*stepEvery, lasts, f.step)
 	}
 	schedule.WriteString("coverage:\n  - {fault: partition, leader: minority, times: 2}\n  - {fault: clock, times: 5, in-force: 5s, operations: 1}\n")
 	path := filepath.Join(t.TempDir(), "every.yaml")
