@@ -101,7 +101,7 @@ func clockLayerOf(id, clock string, shift agent.ClockShift) agent.ClockLayer {
 
 func (changeClock) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	layer := clockLayer(p)
-	return onEach(p.Nodes, func(node string) (string, error) {
+	return e.onEachUp(p, func(node string) (string, error) {
 		state, clocks := e.states[node], e.clocks[node]
 		state.mu.Lock()
 		defer state.mu.Unlock()

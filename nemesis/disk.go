@@ -141,9 +141,6 @@ const diskPoll = 20 * time.Millisecond
 // it is enough that the layer has it in force.
 func (failDisk) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	return onEach(p.Nodes, func(node string) (string, error) {
-		if by := e.downBy(node); by != 0 {
-			return "", fmt.Errorf("%s is down: step %d killed it", node, by)
-		}
 		rules := diskRules(p.ID, p.Params)
 		e.disks[node].mu.Lock()
 		e.disks[node].put(p.ID, rules) // before the proof: what may be in force must be healed

@@ -85,6 +85,7 @@ type nodeState struct {
 	mu       sync.Mutex   // held while the process is acted upon
 	pausedBy map[int]bool // steps
 	downBy   int          // the step that killed it and has not started it again; 0 for none
+	alsoDown map[int]bool // further steps that would have killed it: it stays down until the last has ended
 	doubtful bool         // the kill failed: the process may run yet
 	unproven bool         // started again, but it has not answered yet
 	// joining is how the process is started since the node joined the cluster anew; nil while
@@ -108,7 +109,7 @@ func newEffects(c Config) *Effects {
 		clocks:  make(map[string]*layers[agent.ClockLayer]), clock: c.Clock,
 	}
 	for _, node := range c.Nodes {
-		e.states[node] = &nodeState{pausedBy: make(map[int]bool)}
+		e.states[node] = &nodeState{pausedBy: make(map[int]bool), alsoDown: make(map[int]bool)}
 		e.limits[node] = &layers[limits.Limit]{}
 		e.hostClocks[node] = &layers[agent.HostClockLayer]{}
 		e.disks[node] = &layers[[]disk.Rule]{}
@@ -128,6 +129,20 @@ func (e *Effects) signal(ctx context.Context, node, signal string) (string, erro
 		return "", err
 	}
 	return fmt.Sprintf("%s: pid %d %s", node, reply.Pid, reply.State), nil
+}
+
+// onEachUp does something to those nodes of a step whose process runs. One that another step has
+// ended is left alone, unless all are.
+func (e *Effects) onEachUp(p Planned, do func(node string) (line string, err error)) (Proof, error) {
+	down := filter(p.Nodes, func(node string) bool { return e.downBy(node) != 0 })
+	if len(down) == len(p.Nodes) {
+		down = nil // then each of them says why nothing could be done
+	}
+	proof, err := onEach(without(p.Nodes, down), do)
+	for _, node := range down {
+		proof.Lines = append(proof.Lines, fmt.Sprintf("%s: nothing to do, it is down by another step", node))
+	}
+	return proof, err
 }
 
 // onEach does something to several nodes at once. Its proof has a line of each node, in

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"capsize/nemesis/agent"
@@ -32,7 +33,7 @@ func takesDown(scene Scene) (Planned, error) {
 }
 
 func (kill) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
-	return onEach(p.Nodes, func(node string) (string, error) { return e.takeDown(ctx, node, p.ID, "kill") })
+	return onEach(p.Nodes, func(node string) (string, error) { return e.bringDown(ctx, node, p.ID, "kill") })
 }
 
 func (kill) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
@@ -60,7 +61,7 @@ func (term) Plan(scene Scene) (Planned, error) { return takesDown(scene) }
 func (term) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Params.Duration("patience"))
 	defer cancel()
-	return onEach(p.Nodes, func(node string) (string, error) { return e.takeDown(ctx, node, p.ID, "term") })
+	return onEach(p.Nodes, func(node string) (string, error) { return e.bringDown(ctx, node, p.ID, "term") })
 }
 
 func (term) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
@@ -144,7 +145,7 @@ func (crashLoop) Sustain(ctx context.Context, e *Effects, p Planned) ([]string, 
 			uncut, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit)
 			err := e.restart(uncut, node, p.ID)
 			if err == nil && sleep(ctx, p.Params.Duration("up")) {
-				_, err = e.takeDown(uncut, node, p.ID, "kill")
+				_, err = e.bringDown(uncut, node, p.ID, "kill")
 				cancel()
 				if err != nil {
 					return done, err
@@ -186,7 +187,7 @@ func (rollingRestart) Plan(scene Scene) (Planned, error) {
 
 // Inject ends the first target.
 func (rollingRestart) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
-	return onEach(p.Nodes[:1], func(node string) (string, error) { return e.takeDown(ctx, node, p.ID, p.Params["signal"]) })
+	return onEach(p.Nodes[:1], func(node string) (string, error) { return e.bringDown(ctx, node, p.ID, p.Params["signal"]) })
 }
 
 // Sustain goes round the targets.
@@ -198,11 +199,11 @@ func (rollingRestart) Sustain(ctx context.Context, e *Effects, p Planned) ([]str
 		uncut, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandLimit+e.readyLimit)
 		var err error
 		if restarts > 0 {
-			_, err = e.takeDown(uncut, node, p.ID, p.Params["signal"])
+			_, err = e.bringDown(uncut, node, p.ID, p.Params["signal"])
 		}
 		if err == nil && sleep(ctx, p.Params.Duration("down")) {
 			err = e.restart(uncut, node, p.ID)
-			if err == nil {
+			if err == nil && e.downBy(node) == 0 {
 				restarts++
 				err = e.provenReady(uncut, node)
 			}
@@ -220,6 +221,23 @@ func (rollingRestart) Heal(ctx context.Context, e *Effects, p Planned) (Proof, e
 		proof.Lines = []string{"all targets run and had answered"}
 	}
 	return proof, err
+}
+
+// bringDown is takeDown for a fault to which a process that another step has ended is as good: it
+// stays down until both have ended. One that was removed from the cluster is left to who did that.
+func (e *Effects) bringDown(ctx context.Context, node string, id int, signal string) (string, error) {
+	removed := slices.ContainsFunc(e.standing(), func(p Planned) bool { return slices.Contains(p.Removed, node) })
+	state := e.states[node]
+	state.mu.Lock()
+	by := state.downBy
+	if by != 0 && by != id && !removed {
+		state.alsoDown[id] = true
+	}
+	state.mu.Unlock()
+	if by != 0 && by != id {
+		return fmt.Sprintf("%s: is down already, by step %d", node, by), nil
+	}
+	return e.takeDown(ctx, node, id, signal)
 }
 
 // takeDown ends a node's process by a signal for a step.
@@ -248,6 +266,9 @@ func (e *Effects) bringBack(ctx context.Context, p Planned) (Proof, error) {
 		state.mu.Lock()
 		proven := !state.unproven || state.downBy != 0
 		state.mu.Unlock()
+		if by := e.downBy(node); by != 0 {
+			return fmt.Sprintf("%s: stays down, by step %d", node, by), nil
+		}
 		if proven {
 			return "", nil
 		}
@@ -274,7 +295,13 @@ func (e *Effects) restart(ctx context.Context, node string, id int) error {
 	state := e.states[node]
 	state.mu.Lock()
 	defer state.mu.Unlock()
+	delete(state.alsoDown, id)
 	if state.downBy != id {
+		return nil
+	}
+	for other := range state.alsoDown {
+		state.downBy = other
+		delete(state.alsoDown, other)
 		return nil
 	}
 	if err := e.settleKill(ctx, node); err != nil {

@@ -67,7 +67,8 @@ type Log interface {
 }
 
 const (
-	leaderLimit  = 2 * time.Second // to learn who leads, when a step's target depends on it
+	leaderLimit  = 2 * time.Second  // to learn who leads, when a step's target depends on it
+	outageWait   = 15 * time.Second // the same while other faults are in force
 	leaderPoll   = 20 * time.Millisecond
 	commandLimit = 10 * time.Second // for a fault to land and prove it; a heal also has ReadyLimit
 	readyLimit   = 20 * time.Second
@@ -174,9 +175,9 @@ func (n *Nemesis) sustain(ctx context.Context, fault Fault, planned Planned, unt
 }
 
 // plan resolves the step now. Where the target means nobody, but may in a moment, it waits a
-// little.
+// little; and longer where other faults keep nodes from leading or from being spared.
 func (n *Nemesis) plan(ctx context.Context, id int) (Planned, error) {
-	for end := time.Now().Add(leaderLimit); ; {
+	for began := time.Now(); ; {
 		leader, known := n.config.Leader(ctx)
 		if !known || !slices.Contains(n.config.Nodes, leader) {
 			leader = ""
@@ -185,8 +186,12 @@ func (n *Nemesis) plan(ctx context.Context, id int) (Planned, error) {
 		if !mayPass(err) {
 			return planned, err
 		}
-		if time.Now().After(end) {
-			return planned, fmt.Errorf("%w, for %s", err, leaderLimit)
+		limit := leaderLimit
+		if len(n.standing()) > 0 && (errors.Is(err, errUnknownLeader) || errors.Is(err, errNoSpare)) {
+			limit = outageWait
+		}
+		if time.Since(began) > limit {
+			return planned, fmt.Errorf("%w, for %s", err, limit)
 		}
 		if !sleep(ctx, leaderPoll) {
 			return planned, ctx.Err()

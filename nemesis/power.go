@@ -43,7 +43,7 @@ func (failPower) Plan(scene Scene) (Planned, error) { return takesDown(scene) }
 
 func (failPower) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	return onEach(p.Nodes, func(node string) (string, error) {
-		line, err := e.takeDown(ctx, node, p.ID, "kill")
+		line, err := e.bringDown(ctx, node, p.ID, "kill")
 		if err != nil {
 			return "", err
 		}

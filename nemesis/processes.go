@@ -24,7 +24,7 @@ func (pause) Plan(scene Scene) (Planned, error) {
 }
 
 func (pause) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
-	return onEach(p.Nodes, func(node string) (string, error) {
+	return e.onEachUp(p, func(node string) (string, error) {
 		state := e.states[node]
 		state.mu.Lock()
 		defer state.mu.Unlock()

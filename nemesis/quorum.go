@@ -36,8 +36,7 @@ func reached(node string, nodes []string, cut map[agent.Pair]bool, down map[stri
 
 // canSpare reports whether a majority still works when a node goes too.
 func canSpare(node string, view View) bool {
-	down := slices.ContainsFunc(view.Standing, func(p Planned) bool { return slices.Contains(p.Down, node) })
-	return !down && majorityWorks(view.Nodes, append(slices.Clone(view.Standing), Planned{Down: []string{node}}))
+	return !view.down(node) && majorityWorks(view.Nodes, append(slices.Clone(view.Standing), Planned{Down: []string{node}}))
 }
 
 // Sides of a partition, as a leader may find itself on.

@@ -161,7 +161,7 @@ func limitOf(p Planned) limits.Limit {
 // Inject lands when the kernel says the limit back. Whether the process then met it is told when
 // it is healed: one that is idle may never.
 func (limiting) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
-	return onEach(p.Nodes, func(node string) (string, error) {
+	return e.onEachUp(p, func(node string) (string, error) {
 		state := e.states[node]
 		state.mu.Lock()
 		defer state.mu.Unlock()

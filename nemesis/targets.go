@@ -61,7 +61,7 @@ func resolve(target string, view View, random *rand.Rand) ([]string, error) {
 		if view.Leader == "" {
 			return nil, errUnknownLeader
 		}
-		return some(without(nodes, []string{view.Leader}), min(1, len(nodes)-1), random), nil
+		return view.some(without(nodes, []string{view.Leader}), min(1, len(nodes)-1), random), nil
 	case Spare:
 		spare := filter(nodes, func(node string) bool { return canSpare(node, view) })
 		if len(spare) == 0 {
@@ -69,16 +69,16 @@ func resolve(target string, view View, random *rand.Rand) ([]string, error) {
 		}
 		return some(spare, 1, random), nil
 	case One:
-		return some(nodes, 1, random), nil
+		return view.some(nodes, 1, random), nil
 	case Leader:
-		if view.Leader == "" {
+		if view.Leader == "" || view.down(view.Leader) { // it does not lead any more, though nobody has noticed
 			return nil, errUnknownLeader
 		}
 		return []string{view.Leader}, nil
 	case Minority:
-		return some(nodes, (len(nodes)-1)/2, random), nil
+		return view.some(nodes, (len(nodes)-1)/2, random), nil
 	case Majority:
-		return some(nodes, len(nodes)/2+1, random), nil
+		return view.some(nodes, len(nodes)/2+1, random), nil
 	case All:
 		return slices.Clone(nodes), nil
 	case Removed:
@@ -99,6 +99,20 @@ func oneThatIs(nodes []string, standing []Planned, such func(Planned) []string, 
 		return nil, none
 	}
 	return some(those, 1, random), nil
+}
+
+// down reports whether a node is killed or stands still by what is in force.
+func (v View) down(node string) bool {
+	return slices.ContainsFunc(v.Standing, func(p Planned) bool { return slices.Contains(p.Down, node) })
+}
+
+// some draws n nodes, and takes one that is down only where no other is left: little can be done
+// to it.
+func (v View) some(nodes []string, n int, random *rand.Rand) []string {
+	up := filter(nodes, func(node string) bool { return !v.down(node) })
+	chosen := some(up, min(n, len(up)), random)
+	chosen = append(chosen, some(without(nodes, up), n-len(chosen), random)...)
+	return filter(nodes, func(node string) bool { return slices.Contains(chosen, node) })
 }
 
 // some draws n nodes.
