@@ -62,7 +62,7 @@ var everyFault = []struct {
 	{`fault: promote, target: learner`, "n5 is a voter", nil},
 	{`fault: remove, target: n4`, "", fault.answersNobody},
 	{`fault: remove, target: n2`, "n2, member ", nil},
-	{`fault: add, target: removed`, "n2 joins as a voter", fault.answersSomebody},
+	{`fault: add, target: removed`, "n2 joins as a voter", nil},
 	{`fault: replace, target: n3`, "", nil},
 }
 
@@ -112,16 +112,6 @@ func (f fault) answersNobody() error {
 		}
 	}
 	return nil
-}
-
-// answersSomebody holds that clients had answers from the target while the fault was in force.
-func (f fault) answersSomebody() error {
-	for _, e := range f.during {
-		if e.Type == "ok" && e.Attempts <= 1 && slices.Contains(f.nodes, e.Node) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%v answered no client", f.nodes)
 }
 
 // anotherLeads holds that another node said that it leads.
