@@ -209,21 +209,49 @@ func TestAKilledNodeIsStartedAgainAndServes(t *testing.T) {
 
 func TestFaultsThatMeetOnOneNodeDoNotUndoEachOther(t *testing.T) {
 	f := newFixture(t, 2)
-	t.Run("a pause of a killed node is missed", func(t *testing.T) {
+	t.Run("a pause of a killed node is missed, and one of all hits the others", func(t *testing.T) {
 		n := f.nemesis(
-			Step{Duration: 2 * short, Fault: "kill", Target: "n1"},
+			Step{Duration: 4 * short, Fault: "kill", Target: "n1"},
 			Step{At: short, Duration: short, Fault: "pause", Target: "n1"},
-			Step{At: short, Duration: short, Fault: "kill", Target: "n1"},
+			Step{At: 2 * short, Duration: short, Fault: "pause", Target: "all"},
 		)
 		if err := n.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		expectPhases(t, f.recorded, 1, landedAndHealed...)
-		for id, want := range map[int]string{2: "n1 is down: step 1 killed it", 3: "n1 is down already: step 1 killed it"} {
-			expectPhases(t, f.recorded, id, histories.Inject, histories.Missed)
-			if why := f.recorded.phase(t, id, histories.Missed).Error; why != want {
-				t.Errorf("missed: %s", why)
-			}
+		expectPhases(t, f.recorded, 2, histories.Inject, histories.Missed)
+		if why := f.recorded.phase(t, 2, histories.Missed).Error; why != "n1 is down: step 1 killed it" {
+			t.Errorf("missed: %s", why)
+		}
+		expectPhases(t, f.recorded, 3, landedAndHealed...)
+		if proof := f.recorded.phase(t, 3, histories.Landed).Fault.Proof; len(proof) != 2 || !strings.HasPrefix(proof[0], "n2: pid ") || proof[1] != "n1: nothing to do, it is down by another step" {
+			t.Errorf("landed with %q", proof)
+		}
+		f.recorded.events = nil
+	})
+	t.Run("who is killed twice stays down until both kills have ended", func(t *testing.T) {
+		n := f.nemesis(
+			Step{Duration: 2 * short, Fault: "kill", Target: "n1"},
+			Step{At: short, Duration: 3 * short, Fault: "kill", Target: "all"},
+		)
+		over := make(chan error, 1)
+		go func() { over <- n.Run(t.Context()) }()
+		eventually(t, patience, "the first is healed", func() bool { return slices.Contains(f.recorded.phases(1), histories.Healed) })
+		if proof := f.recorded.phase(t, 1, histories.Healed).Fault.Proof; proof[0] != "n1: stays down, by step 2" {
+			t.Errorf("healed with %q", proof)
+		}
+		if _, err := f.controller.Signal(t.Context(), "n1", "db", "cont"); !errors.Is(err, ErrEnded) {
+			t.Errorf("it runs, although the second kill is in force: %v", err)
+		}
+		if err := <-over; err != nil {
+			t.Fatal(err)
+		}
+		expectPhases(t, f.recorded, 2, landedAndHealed...)
+		if proof := f.recorded.phase(t, 2, histories.Landed).Fault.Proof; proof[0] != "n1: is down already, by step 1" {
+			t.Errorf("landed with %q", proof)
+		}
+		if err := f.serves(t.Context(), "n1"); err != nil {
+			t.Error(err)
 		}
 		f.recorded.events = nil
 	})

@@ -11,6 +11,9 @@ import (
 func TestAResolvedScheduleHitsTheSameNodesWhoeverLeads(t *testing.T) {
 	s := Schedule{Seed: 5}
 	for _, target := range roles {
+		if target == Removed || target == Learner {
+			continue // they mean nobody without another step
+		}
 		s.Steps = append(s.Steps, Step{Duration: time.Second, Fault: "pause", Target: target})
 	}
 	for _, kind := range (partition{}).About().Params[0].Allowed {

@@ -84,7 +84,7 @@ func TestValidateNamesStepKeyValueAndWhatIsAllowed(t *testing.T) {
 		"too late":          {5, func(s *Step) { s.At = time.Minute }, "at", "before the time limit, 30s"},
 		"too long":          {5, func(s *Step) { s.Duration = time.Minute }, "duration", "at most 29s"},
 		"much too long":     {5, func(s *Step) { s.Duration = 1<<63 - 1 }, "duration", "at most 29s"},
-		"unknown node":      {5, func(s *Step) { s.Target = "n1,n9" }, "target", "one of one, leader, follower, spare, minority, majority, all, or names of n1, n2"},
+		"unknown node":      {5, func(s *Step) { s.Target = "n1,n9" }, "target", "one of one, leader, follower, spare, minority, majority, all, removed, learner, or names of n1, n2"},
 		"a node twice":      {5, func(s *Step) { s.Target = "n1,n1" }, "target", "each once"},
 		"no minority":       {2, func(s *Step) { s.Target = "minority" }, "target", "2 nodes have no minority"},
 		"unknown parameter": {5, func(s *Step) { s.Params = map[string]string{"kind": "x"} }, "params", "this fault has no parameters"},
