@@ -75,7 +75,11 @@ func (r *run) deploy(ctx context.Context, planned nemesis.Schedule) (*deployment
 		return d, fmt.Errorf("ask the agents what they can do: %w", err)
 	}
 	d.addMembership(survey)
-	if d.schedule, err = r.draw(planned, survey); err != nil {
+	able := nemesis.Survey(survey)
+	if planned.Needs(agent.Disks) {
+		able = able.Without(agent.LimitIO, "in this run another process writes for the system, which no limit of its I/O reaches: use disk with kind slow, or leave out the faults of disks")
+	}
+	if d.schedule, err = r.draw(planned, able); err != nil {
 		return d, err
 	}
 	if err := d.start(ctx); err != nil {

@@ -12,6 +12,20 @@ import (
 // Survey is what the agents can do, for each node: what [Controller.Survey] found.
 type Survey map[string][]agent.Ability
 
+// Without returns the survey of nodes that lack an ability for that reason.
+func (s Survey) Without(name, why string) Survey {
+	lacking := make(Survey, len(s))
+	for node, abilities := range s {
+		for _, ability := range abilities {
+			if ability.Name == name && ability.How != "" {
+				ability.How, ability.Why = "", why
+			}
+			lacking[node] = append(lacking[node], ability)
+		}
+	}
+	return lacking
+}
+
 // Way is how a fault would work on the surveyed nodes.
 type Way struct {
 	Works bool

@@ -59,3 +59,35 @@ func TestTheAgentsAreSurveyed(t *testing.T) {
 		t.Errorf("%+v", way)
 	}
 }
+
+func TestASurveyWithoutAnAbilityRefusesWhatNeedsIt(t *testing.T) {
+	survey := Survey{"n1": {{Name: agent.LimitIO, How: "cgroup"}, {Name: agent.LimitCPU, How: "cgroup"}}}
+	lacking := survey.Without(agent.LimitIO, "the disk is covered")
+	if way := lacking.Way(slowIO{}.About(), nil); way.Works || way.Why != "the disk is covered" {
+		t.Errorf("io: %+v", way)
+	}
+	if way := lacking.Way(starveCPU{}.About(), nil); !way.Works {
+		t.Errorf("cpu: %+v", way)
+	}
+	if way := survey.Way(slowIO{}.About(), nil); !way.Works {
+		t.Errorf("the survey itself has changed: %+v", way)
+	}
+}
+
+func TestAScheduleNeedsWhatItsStepsAndItsDrawsDo(t *testing.T) {
+	for name, c := range map[string]struct {
+		schedule Schedule
+		needs    bool
+	}{
+		"nothing":               {Schedule{}, false},
+		"other steps":           {Schedule{Steps: []Step{{Fault: "kill"}, {Fault: "file"}}}, false},
+		"a step":                {Schedule{Steps: []Step{{Fault: "kill"}, {Fault: "kill-at"}}}, true},
+		"a draw of the package": {Schedule{Draw: []Draw{{From: []string{"disk"}}}}, true},
+		"a draw of all":         {Schedule{Draw: []Draw{{From: []string{"all"}}}}, true},
+		"another draw":          {Schedule{Draw: []Draw{{From: []string{"kill", "clock"}}}}, false},
+	} {
+		if got := c.schedule.Needs(agent.Disks); got != c.needs {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

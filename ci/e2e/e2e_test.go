@@ -266,9 +266,14 @@ const twoFaults = `steps:
 - {at: 1s, duration: 60s, fault: partition, target: n3, params: {kind: isolate}}
 `
 
+// fourFaults are also a stalled disk and a slow network.
+const fourFaults = twoFaults + `- {at: 2s, duration: 60s, fault: disk, target: n4, params: {kind: stall, on: create}}
+- {at: 2s, duration: 60s, fault: packet, target: n5, params: {direction: in}}
+`
+
 func TestKillingTheCheckerLeavesNoBrokenMachine(t *testing.T) {
 	t.Run("local", func(t *testing.T) {
-		c := startFaulty(t, "local")
+		c := startFaulty(t, "local", twoFaults, 2)
 		dir := c.runDir(t)
 		if len(processesOf(dir)) == 0 {
 			t.Fatal("no process of the run is there before the kill")
@@ -281,33 +286,60 @@ func TestKillingTheCheckerLeavesNoBrokenMachine(t *testing.T) {
 		}
 	})
 	t.Run("docker", func(t *testing.T) {
-		needDocker(t)
-		c := startFaulty(t, "docker")
-		containers := containersOf(t, c.runDir(t))
-		if len(containers) != 5 {
-			t.Fatalf("%d containers", len(containers))
-		}
-		if !paused(t, containers[1]) || !cutOff(t, containers[2]) {
-			t.Fatal("the faults are not in force before the kill")
-		}
+		c, containers := startFaultyContainers(t)
 		kill(t, c)
-		eventually(t, 10*time.Second, "n2 resumed and n3 connected again by their agents", func() bool {
-			return !paused(t, containers[1]) && !cutOff(t, containers[2])
-		})
-		clean := newChecker(t, "clean")
-		if status := clean.run(t); status != 0 {
-			t.Errorf("clean: exit status %d\n%s", status, clean.out.String())
+		eventually(t, 10*time.Second, "all nodes healed by their agents", func() bool { return healthy(t, containers) })
+		cleanUp(t, c)
+	})
+	t.Run("docker, and its agents with it", func(t *testing.T) {
+		c, containers := startFaultyContainers(t)
+		if err := c.Process.Signal(syscall.SIGSTOP); err != nil { // it shall not notice, and take all down
+			t.Fatal(err)
 		}
-		if left := containersOf(t, c.runDir(t)); len(left) > 0 {
-			t.Errorf("clean left %v", left)
+		for _, container := range containers {
+			// The agent works for its guardian, which is its parent and has the same name.
+			inContainer(t, container, `kill -9 $(pgrep -P $(pgrep -ox agent) -x agent)`)
 		}
+		eventually(t, 10*time.Second, "all nodes healed by the agents' guardians", func() bool { return healthy(t, containers) })
+		kill(t, c)
+		cleanUp(t, c)
 	})
 }
 
-func startFaulty(t *testing.T, cluster string) *checker {
+// startFaultyContainers starts a run in containers and waits until its faults are in force.
+func startFaultyContainers(t *testing.T) (*checker, []string) {
 	t.Helper()
-	schedule := filepath.Join(t.TempDir(), "two.yaml")
-	if err := os.WriteFile(schedule, []byte(twoFaults), 0o600); err != nil {
+	needDocker(t)
+	c := startFaulty(t, "docker", fourFaults, 4)
+	containers := containersOf(t, c.runDir(t))
+	if len(containers) != 5 {
+		t.Fatalf("%d containers", len(containers))
+	}
+	if !paused(t, containers[1]) || !cutOff(t, containers[2]) || writes(t, containers[3]) || !shaped(t, containers[4]) {
+		t.Fatal("the faults are not in force before the kill")
+	}
+	return c, containers
+}
+
+func healthy(t *testing.T, containers []string) bool {
+	return !paused(t, containers[1]) && !cutOff(t, containers[2]) && writes(t, containers[3]) && !shaped(t, containers[4])
+}
+
+func cleanUp(t *testing.T, c *checker) {
+	t.Helper()
+	clean := newChecker(t, "clean")
+	if status := clean.run(t); status != 0 {
+		t.Errorf("clean: exit status %d\n%s", status, clean.out.String())
+	}
+	if left := containersOf(t, c.runDir(t)); len(left) > 0 {
+		t.Errorf("clean left %v", left)
+	}
+}
+
+func startFaulty(t *testing.T, cluster, faults string, n int) *checker {
+	t.Helper()
+	schedule := filepath.Join(t.TempDir(), "faults.yaml")
+	if err := os.WriteFile(schedule, []byte(faults), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c := newChecker(t, "run", "--cluster="+cluster, "--time-limit=90s", "--schedule="+schedule)
@@ -319,7 +351,7 @@ func startFaulty(t *testing.T, cluster string) *checker {
 			t.Log(c.out.String())
 		}
 	})
-	eventually(t, time.Minute, "both faults landed", func() bool { return strings.Count(history(c.Dir), `"landed"`) >= 2 })
+	eventually(t, time.Minute, "all faults landed", func() bool { return strings.Count(history(c.Dir), `"landed"`) >= n })
 	return c
 }
 
@@ -366,7 +398,17 @@ func paused(t *testing.T, container string) bool {
 	return strings.Contains(inContainer(t, container, `grep -h ^State /proc/$(pgrep -x raftnode)/status`), "T (stopped)")
 }
 
-// cutOff reports whether packet filter rules stand in the container.
+// cutOff reports whether the packet filter drops what some peer sends to the container.
 func cutOff(t *testing.T, container string) bool {
-	return strings.Contains(inContainer(t, container, "nft list ruleset"), "drop")
+	return strings.Contains(inContainer(t, container, "nft list ruleset | sed -n '/set peers/,/}/p'"), "elements")
+}
+
+// shaped reports whether the kernel queues packets for the agent.
+func shaped(t *testing.T, container string) bool {
+	return strings.Contains(inContainer(t, container, "nft list ruleset"), "_packets")
+}
+
+// writes reports whether a file can be made on the disk of the container's node.
+func writes(t *testing.T, container string) bool {
+	return strings.Contains(inContainer(t, container, `cd /var/lib/capsize/*/data && timeout -s KILL 2 touch probe; [ -e probe ] && rm probe && echo yes || echo no`), "yes")
 }

@@ -263,8 +263,8 @@ func (t *diskTool) powerFail(ctx context.Context, r PowerFail) (*PowerFailReply,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.layer == nil {
-		return nil, fmt.Errorf("the disk of %s is not covered at this moment, so what was not synced is not known", r.Process)
+	if c.layer == nil { // bared while the process is down: nobody has written to it since
+		return &PowerFailReply{}, nil
 	}
 	loss, err := c.layer.PowerFail(ctx, r.Mode, r.Seed)
 	return &PowerFailReply{loss}, err
