@@ -245,13 +245,8 @@ func TestAThousandProgramsSurviveToBeHookedUnderLoad(t *testing.T) {
 	if testing.Short() {
 		count = 50
 	}
-	deadline, done := time.Now().Add(20*time.Second), 0
-	for ; done < count && time.Now().Before(deadline); done++ {
+	for range count {
 		hookSpinning(t, binary)
-	}
-	t.Logf("%d programs of three spinning threads hooked", done)
-	if done < 50 {
-		t.Errorf("only %d programs in 20s", done)
 	}
 }
 
