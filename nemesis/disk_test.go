@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,6 +45,14 @@ func newKeeper(dir, flags string) *keeper {
 	file, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		k.fail(err)
+	}
+	if info, err := file.Stat(); err == nil && info.Size() == 0 && strings.Contains(flags, "refuses an empty disk") {
+		if _, err := os.Stat(dir + ".first"); err == nil {
+			k.fail(errors.New("the disk is empty: was the log lost?"))
+		}
+		if err := os.WriteFile(dir+".first", nil, 0o600); err != nil {
+			k.fail(err)
+		}
 	}
 	blocks := k.recover(file)
 	fmt.Println("found", blocks, "blocks")
@@ -331,9 +340,9 @@ func TestDamagedFilesAreFoundAndGivenBackToWhomCannotRunWithThem(t *testing.T) {
 		})
 		n := f.nemesis(
 			Step{At: short, Fault: "file", Target: "n1", Duration: short},
-			Step{At: 6 * short, Fault: "file", Target: "n1", Duration: short, Params: map[string]string{"kind": "truncate", "bytes": "5120"}},
-			Step{At: 11 * short, Fault: "file", Target: "n1", Duration: short, Params: map[string]string{"kind": "swap", "age": "300ms", "files": "lo?"}},
-			Step{At: 16 * short, Fault: "file", Target: "n1", Duration: short, Params: map[string]string{"files": "no such"}},
+			Step{At: 10 * short, Fault: "file", Target: "n1", Duration: short, Params: map[string]string{"kind": "truncate", "bytes": "5120"}},
+			Step{At: 20 * short, Fault: "file", Target: "n1", Duration: short, Params: map[string]string{"kind": "swap", "age": "300ms", "files": "lo?"}},
+			Step{At: 32 * short, Fault: "file", Target: "n1", Duration: short, Params: map[string]string{"files": "no such"}},
 		)
 		if err := n.Run(t.Context()); err != nil {
 			t.Fatal(err)

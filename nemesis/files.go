@@ -50,19 +50,24 @@ func (damageFiles) Inject(ctx context.Context, e *Effects, p Planned) (Proof, er
 				return "", context.Cause(ctx)
 			}
 		}
-		line, err := e.takeDown(ctx, node, p.ID, "kill")
-		if err != nil {
-			return "", err
-		}
-		what, err := e.damage(ctx, node, p, p.Params["kind"])
-		if err != nil {
-			return "", err
-		}
-		if err := e.restart(ctx, node, p.ID); err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("%s; %s; it was started with that", line, what), nil
+		return e.startWith(ctx, node, p, p.Params["kind"])
 	})
+}
+
+// startWith kills a node's process, damages its files, and starts it with those.
+func (e *Effects) startWith(ctx context.Context, node string, p Planned, kind string) (string, error) {
+	line, err := e.takeDown(ctx, node, p.ID, "kill")
+	if err != nil {
+		return "", err
+	}
+	what, err := e.damage(ctx, node, p, kind)
+	if err != nil {
+		return "", err
+	}
+	if err := e.restart(ctx, node, p.ID); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s; %s; it was started with that", line, what), nil
 }
 
 func (e *Effects) damage(ctx context.Context, node string, p Planned, kind string) (string, error) {
@@ -118,4 +123,25 @@ func (damageFiles) Heal(ctx context.Context, e *Effects, p Planned) (Proof, erro
 	back, err := e.bringBack(ctx, p)
 	proof.Lines = append(proof.Lines, back.Lines...)
 	return proof, err
+}
+
+// amnesia kills processes and starts them with nothing of what they had stored.
+type amnesia struct{ damageFiles }
+
+func (amnesia) About() About {
+	return About{
+		Name: "amnesia", Package: "kill",
+		Meaning: "the process is killed and started again with an empty disk, under its old name: a machine that was replaced without telling the cluster. " +
+			"If it refuses to run it gets its files back at the end, and is started again",
+		Target: always(One), Needs: always([]string{agent.DataFiles}),
+		MayEnd: always(true),
+		Beyond: always("a node that comes back under its old name remembers its votes and its log (Raft paper, figure 2: persistent state); " +
+			"replacing a node takes a change of membership"),
+	}
+}
+
+func (amnesia) Plan(scene Scene) (Planned, error) { return takesDown(scene) }
+
+func (amnesia) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
+	return onEach(p.Nodes, func(node string) (string, error) { return e.startWith(ctx, node, p, agent.DamageWipe) })
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"capsize/nemesis/agent"
 )
 
 // kill ends processes without a warning, SIGKILL, and starts them again.
@@ -65,46 +63,6 @@ func (term) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 }
 
 func (term) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
-	return e.bringBack(ctx, p)
-}
-
-// amnesia kills processes and starts them with nothing of what they had stored.
-type amnesia struct{}
-
-func (amnesia) About() About {
-	return About{
-		Name: "amnesia", Package: "kill",
-		Meaning: "the process is killed and started again with an empty disk, under its old name: a machine that was replaced without telling the cluster",
-		Target:  always(One), Needs: always([]string{agent.DataFiles}),
-		Beyond: always("a node that comes back under its old name remembers its votes and its log (Raft paper, figure 2: persistent state); " +
-			"replacing a node takes a change of membership"),
-	}
-}
-
-func (amnesia) Plan(scene Scene) (Planned, error) { return takesDown(scene) }
-
-func (amnesia) Inject(ctx context.Context, e *Effects, p Planned) (Proof, error) {
-	return onEach(p.Nodes, func(node string) (string, error) {
-		process := e.processes[node]
-		if process.Data == "" {
-			return "", fmt.Errorf("%s: it is not known where its process keeps its data", node)
-		}
-		line, err := e.takeDown(ctx, node, p.ID, "kill")
-		if err != nil {
-			return "", err
-		}
-		reply, err := e.ask(ctx, node, agent.Request{Aside: &agent.Aside{Process: process.Name, Dir: process.Data}})
-		if err != nil {
-			return "", err
-		}
-		if reply.Aside == nil || reply.Aside.To == "" {
-			return "", fmt.Errorf("%s: there is nothing in %s to forget", node, process.Data)
-		}
-		return fmt.Sprintf("%s, its data moved to %s", line, reply.Aside.To), nil
-	})
-}
-
-func (amnesia) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	return e.bringBack(ctx, p)
 }
 

@@ -83,10 +83,10 @@ func TestARollingRestartTakesOneNodeAtATime(t *testing.T) {
 func TestAmnesiaStartsWithNothingAndLosesNothing(t *testing.T) {
 	f := newFixture(t, 2)
 	data := f.process("n1").Data
-	if err := os.MkdirAll(data, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(data, "log"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(data, "log"), []byte("what it knew"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(data, "log", "1"), []byte("what it knew"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n := f.nemesis(
@@ -98,14 +98,31 @@ func TestAmnesiaStartsWithNothingAndLosesNothing(t *testing.T) {
 	}
 	expectPhases(t, f.recorded, 1, landedAndHealed...)
 	expectPhases(t, f.recorded, 2, histories.Inject, histories.Missed)
-	if _, err := os.Stat(data); !os.IsNotExist(err) {
-		t.Errorf("the data is still there: %v", err)
+	if left, err := os.ReadDir(data); err != nil || len(left) != 0 {
+		t.Errorf("the data is still there: %v, %v", left, err)
 	}
-	if kept, err := os.ReadFile(data + ".aside-1/log"); err != nil || string(kept) != "what it knew" {
+	if kept, err := os.ReadFile(data + ".original-1/log/1"); err != nil || string(kept) != "what it knew" {
 		t.Errorf("the data is lost: %q, %v", kept, err)
 	}
-	if beyond := f.recorded.phase(t, 1, histories.Landed).Fault.Beyond; !strings.Contains(beyond, "remembers its votes") {
-		t.Errorf("nothing says that a correct system may fail: %q", beyond)
+	landed := f.recorded.phase(t, 1, histories.Landed).Fault
+	if !strings.Contains(landed.Beyond, "remembers its votes") || !landed.MayEnd {
+		t.Errorf("nothing says that a correct system may fail, and end: %+v", landed)
+	}
+}
+
+func TestWhoRefusesToRunWithAnEmptyDiskGetsItBack(t *testing.T) {
+	f := newFixture(t, 1, keepData, func(c *testCluster) { c.bare, c.flags = true, []string{"refuses an empty disk"} })
+	eventually(t, patience, "something is stored", func() bool {
+		info, err := os.Stat(filepath.Join(f.process("n1").Data, "log"))
+		return err == nil && info.Size() >= 10*blockSize
+	})
+	n := f.nemesis(Step{Fault: "amnesia", Duration: 2 * short})
+	if err := n.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectPhases(t, f.recorded, 1, landedAndHealed...)
+	if found := f.found("n1"); len(found) != 2 || found[1] < 10 {
+		t.Errorf("its lives found %v blocks", found)
 	}
 }
 

@@ -57,6 +57,7 @@ var everyFault = []struct {
 	{`fault: power-failure, target: minority, params: {lost: pages}`, "killed by SIGKILL", fault.answersNobody},
 	{`fault: kill-at, target: leader, params: {fsyncs: "3"}`, "lost", fault.anotherLeads},
 	{`fault: file, target: n2, params: {kind: flip, files: "*.wal"}`, "it was started with that", fault.answersNobody},
+	{`fault: amnesia, target: n5`, "data is empty", nil},
 	{`fault: transfer, target: follower`, "", fault.anotherLeads},
 	{`fault: demote, target: n5`, "n5 has no vote", nil},
 	{`fault: promote, target: learner`, "n5 is a voter", nil},

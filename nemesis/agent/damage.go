@@ -18,6 +18,7 @@ const (
 	DamageKeep     = "keep"     // copies them aside, for a swap; the process may run
 	DamageFlip     = "flip"     // one bit of one file
 	DamageTruncate = "truncate" // the end of one file is lost
+	DamageWipe     = "wipe"     // nothing is left
 	DamageSwap     = "swap"     // all are what they were at the keep of the same mark
 	DamageRestore  = "restore"  // all are what they were before the damage of the same mark
 )
@@ -46,7 +47,7 @@ func (d *Damage) validate() error {
 	if err := validateName("mark", d.Mark); err != nil || !filepath.IsLocal(d.Mark) || filepath.Base(d.Mark) != d.Mark {
 		return fmt.Errorf("damage: mark %q, want a plain name", d.Mark)
 	}
-	if kinds := []string{DamageKeep, DamageFlip, DamageTruncate, DamageSwap, DamageRestore}; !slices.Contains(kinds, d.Kind) {
+	if kinds := []string{DamageKeep, DamageFlip, DamageTruncate, DamageWipe, DamageSwap, DamageRestore}; !slices.Contains(kinds, d.Kind) {
 		return fmt.Errorf("damage %q, want one of %v", d.Kind, kinds)
 	}
 	if _, err := path.Match(d.Files, ""); err != nil {
@@ -101,6 +102,8 @@ func (f dataFiles) carryOut(d Damage, what *string) error {
 	}
 	random := rand.New(rand.NewPCG(d.Seed, 0x66696c65))
 	switch d.Kind {
+	case DamageWipe:
+		return f.wipe(saved, what)
 	case DamageFlip:
 		return f.flip(random, what)
 	case DamageTruncate:
@@ -286,6 +289,21 @@ func (f dataFiles) truncate(random *rand.Rand, lost int64, what *string) error {
 		*what = fmt.Sprintf("%s ends after %d of %d written bytes", name, left, written)
 		return nil
 	})
+}
+
+// wipe removes everything below the directory, whatever the pattern.
+func (f dataFiles) wipe(saved string, what *string) error {
+	entries, err := fs.ReadDir(f.root.FS(), f.dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := f.root.RemoveAll(path.Join(f.dir, entry.Name())); err != nil {
+			return err
+		}
+	}
+	*what = path.Base(f.dir) + " is empty: " + saved
+	return nil
 }
 
 func (f dataFiles) change(name string, do func(*os.File) error) error {
