@@ -27,9 +27,10 @@ const (
 	RateMost  = 1 << 40
 )
 
-// backlogMost is how long a packet may wait for its turn where the rate is limited. One that
-// would wait for longer is lost, as at the end of a router's queue.
-const backlogMost = 500 * time.Millisecond
+// BacklogMost is how long a packet may wait for its turn where the rate is limited. One that
+// would wait for longer is lost, as at the end of a router's queue; a stream, of which nothing
+// can be lost, waits at its sender.
+const BacklogMost = 500 * time.Millisecond
 
 // Shape is what happens to the packets of one source. The fractions are independent
 // probabilities for each packet, from 0 to 1.
@@ -142,7 +143,7 @@ func (l *lane) decide(now time.Duration, size int) fate {
 	at := now
 	if s.Rate > 0 {
 		l.free = max(l.free, now)
-		if l.free-now > backlogMost {
+		if l.free-now > BacklogMost {
 			l.count.Overflowed++
 			return fate{lost: true}
 		}
