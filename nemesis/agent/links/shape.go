@@ -125,9 +125,12 @@ func (l *lane) judge(now time.Time, size int) (wait time.Duration, lost bool) {
 func (l *lane) draw(now time.Time, size int, again bool) (wait time.Duration, lost int) {
 	l.count.Seen++
 	wait = l.shape.Delay + time.Duration((2*l.random.Float64()-1)*float64(l.shape.Jitter))
+	delayed := wait > 0
 	if rate := l.shape.Rate; rate > 0 {
 		if l.free.Before(now) {
 			l.free = now
+		} else if l.free.After(now) {
+			l.count.Limited++
 		}
 		wait += l.free.Sub(now)
 		l.free = l.free.Add(time.Duration(float64(size) / float64(rate) * float64(time.Second)))
@@ -150,9 +153,9 @@ func (l *lane) draw(now time.Time, size int, again bool) (wait time.Duration, lo
 		if sent, lost = missing, lost+missing; missing == 0 || !again {
 			break
 		}
-		wait += resendTime
+		wait, delayed = wait+resendTime, true
 	}
-	if wait > 0 {
+	if delayed {
 		l.count.Delayed++
 	}
 	return wait, lost

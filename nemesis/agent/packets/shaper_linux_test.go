@@ -167,7 +167,7 @@ func TestEachEffectIsSeenByTheReceiverAndOnlyThere(t *testing.T) {
 				return about(c.Corrupted, 0.3, n) && uint64(len(arrived)) == n-c.Corrupted
 			}},
 			{"rate", Shape{Rate: 1 << 20}, func(arrived []arrival, c Count) bool { // 1000 packets of 128 bytes or more
-				return len(arrived) == n && arrived[n-1].took > 60*time.Millisecond && c.Delayed > n/2
+				return len(arrived) == n && arrived[n-1].took > 60*time.Millisecond && c.Limited > n/2
 			}},
 		} {
 			t.Run(name+" "+effect.name, func(t *testing.T) {
