@@ -260,3 +260,24 @@ func TestTheProtectedAddressIsNeverShaped(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestADelayIsOverWhenAnotherShapeOfItsSourceStays(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	s := newShaper(t)
+	set(t, s, "127.0.0.2", Shape{Delay: 3 * time.Second, Loss: 0.01})
+	if arrived := send(t, "127.0.0.2", "127.0.0.1", 20, 100*time.Millisecond); len(arrived) > 0 {
+		t.Fatalf("%d arrived, though all are held", len(arrived))
+	}
+	set(t, s, "127.0.0.2", Shape{Loss: 0.01})
+	arrived := send(t, "127.0.0.2", "127.0.0.1", 20, time.Second)
+	if len(arrived) < 15 {
+		t.Errorf("%d of 20 arrived within a second after the delay was over", len(arrived))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.held) > 0 {
+		t.Errorf("%d are held, and there is no delay any more", len(s.held))
+	}
+}
