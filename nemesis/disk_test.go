@@ -399,3 +399,26 @@ func mounted(dir string) bool {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	return err == nil && strings.Contains(string(mounts), " "+dir+" ")
 }
+
+func TestAProcessThatAnotherStepEndsOrStopsWhileItRecoversFromItsDiskIsLeftToThatStep(t *testing.T) {
+	needDisks(t)
+	for _, other := range []string{"kill", "pause"} {
+		t.Run(other, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, 1, keepData, func(c *testCluster) { c.flags = []string{"hangs at errors"} })
+			n := f.nemesis(
+				Step{Fault: "disk", Target: "n1", Duration: short},
+				Step{At: short + 2*endingTime, Fault: other, Target: "n1", Duration: revivalTime + 2*endingTime},
+			)
+			n.effects.readyLimit = patience
+			if err := n.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			expectPhases(t, f.recorded, 1, landedAndHealed...)
+			expectPhases(t, f.recorded, 2, landedAndHealed...)
+			if proof := f.recorded.phase(t, 2, histories.Healed).Fault.Proof; strings.Contains(strings.Join(proof, "\n"), "killed meanwhile") {
+				t.Errorf("the disk's healing has ended the other step: %q", proof)
+			}
+		})
+	}
+}

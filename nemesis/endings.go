@@ -19,6 +19,8 @@ const (
 	// revivalTime is how long one that did not end may take to serve again, before it is
 	// restarted as a person would.
 	revivalTime = 5 * time.Second
+	// resumeTime is how long that waits for a step that has stopped the process.
+	resumeTime = 10 * time.Second
 )
 
 // runs reports whether a node's process runs.
@@ -65,17 +67,46 @@ func (e *Effects) reviveAfter(ctx context.Context, node string, p Planned) (stri
 	if e.downBy(node) != 0 {
 		return "; its process has ended", nil // by this step's fault, or another's
 	}
-	readyCtx, cancel := context.WithTimeout(ctx, revivalTime)
-	defer cancel()
-	failed := e.ready(readyCtx, node)
+	failed := e.servesSoon(ctx, node)
+	if failed != nil && e.awaitResumed(ctx, node) {
+		failed = e.servesSoon(ctx, node)
+	}
 	switch {
-	case e.noteEnd(ctx, node, p):
+	case e.noteEnd(ctx, node, p), e.downBy(node) != 0: // another step may have ended it meanwhile
 		return "; its process has ended", nil
 	case failed == nil:
 		return "; its process serves", nil
 	}
-	if _, err := e.takeDown(ctx, node, p.ID, "kill"); err != nil {
+	if _, err := e.bringDown(ctx, node, p.ID, "kill"); err != nil {
 		return "", fmt.Errorf("%s does not serve (%w), and cannot be restarted: %w", node, failed, err)
 	}
 	return fmt.Sprintf("; its process did not serve for %s more, and was killed", revivalTime), nil
+}
+
+// servesSoon waits until a node serves, for [revivalTime] at most.
+func (e *Effects) servesSoon(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, revivalTime)
+	defer cancel()
+	return e.ready(ctx, node)
+}
+
+// awaitResumed waits until no step stops a node's process any more, for [resumeTime] at most: a
+// process that is stopped cannot serve, and to kill it would end the other step's fault. It
+// reports whether one did, and none does now.
+func (e *Effects) awaitResumed(ctx context.Context, node string) bool {
+	state := e.states[node]
+	paused := func() bool {
+		state.mu.Lock()
+		defer state.mu.Unlock()
+		return len(state.pausedBy) > 0
+	}
+	if !paused() {
+		return false
+	}
+	for end := time.Now().Add(resumeTime); time.Now().Before(end) && sleep(ctx, endingPoll); {
+		if !paused() {
+			return true
+		}
+	}
+	return false
 }

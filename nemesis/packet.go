@@ -40,7 +40,7 @@ var packetKinds = []packetKind{
 	{duplicatePackets, "a share of them arrives twice", agent.PacketDuplicate, func(c packets.Count) uint64 { return c.Duplicated }, false},
 	{reorderPackets, "packets arrive later, but a share of them at once, before others that were sent earlier", agent.PacketReorder, func(c packets.Count) uint64 { return c.Reordered }, false},
 	{corruptPackets, "in a share of them a bit is wrong; checksums find it, so that they are lost", agent.PacketCorrupt, func(c packets.Count) uint64 { return c.Corrupted }, false},
-	{limitRate, "so many bytes a second arrive; packets queue for half a second at most, and what does not fit is lost", agent.PacketRate, func(c packets.Count) uint64 { return c.Delayed + c.Overflowed }, true},
+	{limitRate, "so many bytes a second arrive; packets queue for half a second at most, and what does not fit is lost", agent.PacketRate, func(c packets.Count) uint64 { return c.Limited + c.Overflowed }, true},
 }
 
 func (badNetwork) About() About {

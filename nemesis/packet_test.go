@@ -171,3 +171,17 @@ func TestWhatABadNetworkIsAbout(t *testing.T) {
 		}
 	}
 }
+
+// What another step delays is no proof that a rate is limited.
+func TestALimitedRateIsNotProvenByTheDelayOfAnotherStep(t *testing.T) {
+	f := newFixture(t, 2)
+	n := f.nemesis(
+		Step{Fault: "packet", Duration: shapeProof + 4*short, Params: kindAnd(delayPackets, "pairs", "n1>n2")},
+		Step{At: 2 * short, Fault: "packet", Duration: short, Params: map[string]string{"kind": limitRate, "rate": "1024GiB", "pairs": "n1>n2"}},
+	)
+	if err := n.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectPhases(t, f.recorded, 1, landedAndHealed...)
+	expectPhases(t, f.recorded, 2, histories.Inject, histories.Missed)
+}

@@ -126,10 +126,14 @@ func (f dataFiles) save(what *string, to string) error {
 	return errors.Join(f.root.RemoveAll(to), f.root.Rename(part, to))
 }
 
-// list returns the regular files that match below a directory, by their paths below it.
+// list returns the regular files that match below a directory, by their paths below it. What
+// vanishes meanwhile is left out: the process may run, and replace its files.
 func (f dataFiles) list(dir string) ([]string, error) {
 	var found []string
 	err := fs.WalkDir(f.root.FS(), dir, func(name string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && name != dir {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -166,22 +170,32 @@ func (f dataFiles) replace(what *string, from, to string) error {
 		}
 	}
 	var size int64
+	copied := 0
 	for _, name := range files {
 		n, err := f.copy(path.Join(from, name), path.Join(to, name))
+		if errors.Is(err, errVanished) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		size += n
+		size, copied = size+n, copied+1
 	}
-	*what = fmt.Sprintf("%d files (%d bytes) of %s are in %s", len(files), size, path.Base(from), path.Base(to))
+	*what = fmt.Sprintf("%d files (%d bytes) of %s are in %s", copied, size, path.Base(from), path.Base(to))
 	return nil
 }
+
+// errVanished: a file was removed between the listing and the copying.
+var errVanished = errors.New("it was removed meanwhile")
 
 func (f dataFiles) copy(from, to string) (int64, error) {
 	if err := f.root.MkdirAll(path.Dir(to), 0o755); err != nil {
 		return 0, err
 	}
 	in, err := f.root.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errVanished
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -2,10 +2,12 @@ package agent
 
 import (
 	"bytes"
+	"fmt"
 	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -129,5 +131,37 @@ func TestDamageReachesNothingOutsideTheRunAndFindsNothingToDamageInNothing(t *te
 	}
 	if string(read(t, outside)) != "another's" {
 		t.Error("a file outside was touched")
+	}
+}
+
+// A running process replaces its files: a segment is removed, a temporary file gets its name.
+func TestFilesAreKeptWhileTheirProcessReplacesThem(t *testing.T) {
+	root, data := dataIn(t)
+	over := make(chan struct{})
+	var replacing sync.WaitGroup
+	for writer := range 4 {
+		replacing.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				dir := filepath.Join(data, fmt.Sprintf("snap-%d-%d", writer, i))
+				_ = os.Mkdir(dir, 0o755)
+				_ = os.WriteFile(filepath.Join(dir, "part"), []byte("snapshot"), 0o640)
+				_ = os.RemoveAll(dir)
+			}
+		})
+	}
+	defer replacing.Wait()
+	defer close(over)
+	for range 50 {
+		if _, err := damage(root, Damage{Process: "db", Dir: data, Mark: "7", Kind: DamageKeep}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept := read(t, filepath.Join(root, "db", "data.kept-7", "vote")); string(kept) != "n1" {
+		t.Errorf("kept %q", kept)
 	}
 }

@@ -90,16 +90,47 @@ func (l *lane) counted() packets.Count {
 	return l.count
 }
 
-// draw decides how much later so many bytes arrive, and how many of their packets are lost on the
-// way, and counts it.
-func (l *lane) draw(now time.Time, size int, again bool) (wait time.Duration, lost int) {
+// partMost is how many bytes of a stream go over the link together: so few, where the rate is
+// limited, that what others send is not kept waiting by them.
+func (l *lane) partMost() int {
+	if l.shape.Rate == 0 {
+		return bufferSize
+	}
+	carried := float64(l.shape.Rate) * packets.BacklogMost.Seconds() / 4
+	return int(min(max(carried, segmentSize), bufferSize))
+}
+
+// admit is draw for a part of a stream, once the link's queue has room for it; until then it
+// tells after how long that may be.
+func (l *lane) admit(now time.Time, size int) (wait, full time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if room := l.free.Add(-packets.BacklogMost); room.After(now) {
+		return 0, room.Sub(now)
+	}
+	wait, _ = l.draw(now, size, true)
+	return wait, 0
+}
+
+// judge is draw for a datagram, which waits for no room and is not sent again.
+func (l *lane) judge(now time.Time, size int) (wait time.Duration, lost bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wait, missing := l.draw(now, size, false)
+	return wait, missing > 0
+}
+
+// draw decides how much later so many bytes arrive, and how many of their packets are lost on the
+// way, and counts it. The caller holds l.mu.
+func (l *lane) draw(now time.Time, size int, again bool) (wait time.Duration, lost int) {
 	l.count.Seen++
 	wait = l.shape.Delay + time.Duration((2*l.random.Float64()-1)*float64(l.shape.Jitter))
+	delayed := wait > 0
 	if rate := l.shape.Rate; rate > 0 {
 		if l.free.Before(now) {
 			l.free = now
+		} else if l.free.After(now) {
+			l.count.Limited++
 		}
 		wait += l.free.Sub(now)
 		l.free = l.free.Add(time.Duration(float64(size) / float64(rate) * float64(time.Second)))
@@ -122,9 +153,9 @@ func (l *lane) draw(now time.Time, size int, again bool) (wait time.Duration, lo
 		if sent, lost = missing, lost+missing; missing == 0 || !again {
 			break
 		}
-		wait += resendTime
+		wait, delayed = wait+resendTime, true
 	}
-	if wait > 0 {
+	if delayed {
 		l.count.Delayed++
 	}
 	return wait, lost
@@ -156,17 +187,31 @@ func newLine() *line {
 
 // forward sends a chunk in its time: at once, where nothing is shaped nor on its way before it.
 func (p *pump) forward(data []byte) bool {
-	shaping := p.conn.link.proxy.lanes[p.direction].Load()
-	if shaping == nil && p.line.empty() {
-		return p.send(data)
+	for len(data) > 0 {
+		shaping := p.conn.link.proxy.lanes[p.direction].Load()
+		if shaping == nil && p.line.empty() {
+			return p.send(data)
+		}
+		part, now := data, time.Now()
+		one := parcel{at: now, lane: shaping}
+		if shaping != nil {
+			part = data[:min(len(data), shaping.partMost())]
+			wait, full := shaping.admit(now, len(part))
+			if full > 0 {
+				if !p.conn.arrive(parcel{at: now.Add(full), lane: shaping}) {
+					return false
+				}
+				continue
+			}
+			one.at = now.Add(wait)
+		}
+		one.data = append([]byte(nil), part...)
+		if !p.line.push(one, p) {
+			return false
+		}
+		data = data[len(part):]
 	}
-	now := time.Now()
-	one := parcel{data: append([]byte(nil), data...), at: now, lane: shaping}
-	if shaping != nil {
-		wait, _ := shaping.draw(now, len(data), true)
-		one.at = now.Add(wait)
-	}
-	return p.line.push(one, p)
+	return true
 }
 
 func (l *line) empty() bool {
@@ -252,8 +297,8 @@ func (l *link) deliver(direction int, size int, late *atomic.Int64, hand func())
 		hand()
 		return
 	}
-	wait, lost := shaping.draw(time.Now(), size, false)
-	if lost > 0 {
+	wait, lost := shaping.judge(time.Now(), size)
+	if lost {
 		return
 	}
 	if wait <= 0 {

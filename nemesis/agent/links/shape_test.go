@@ -226,3 +226,20 @@ func TestDatagramsAreLateOrLost(t *testing.T) {
 		t.Errorf("counted %+v", got)
 	}
 }
+
+// What a stream has in its queue must not keep a probe from arriving: a link of that rate is
+// slow, not cut.
+func TestAFullSlowLinkCarriesADatagramSoon(t *testing.T) {
+	f := newFixture(t)
+	client, _ := f.pair(t)
+	f.shape(out, packets.Shape{Rate: 64 << 10})
+	go func() { _, _ = client.Write(make([]byte, 4<<20)) }()
+	eventually(t, "the stream fills the link", func() bool { return f.count(out).Seen > 3 })
+	time.Sleep(window)
+	f.proxy.mu.Lock()
+	l := f.proxy.lanes[f.proxy.directions[out]].Load()
+	f.proxy.mu.Unlock()
+	if wait, _ := l.judge(time.Now(), 64); wait > time.Second {
+		t.Errorf("a datagram waits for %s behind a stream", wait)
+	}
+}

@@ -27,9 +27,10 @@ const (
 	RateMost  = 1 << 40
 )
 
-// backlogMost is how long a packet may wait for its turn where the rate is limited. One that
-// would wait for longer is lost, as at the end of a router's queue.
-const backlogMost = 500 * time.Millisecond
+// BacklogMost is how long a packet may wait for its turn where the rate is limited. One that
+// would wait for longer is lost, as at the end of a router's queue; a stream, of which nothing
+// can be lost, waits at its sender.
+const BacklogMost = 500 * time.Millisecond
 
 // Shape is what happens to the packets of one source. The fractions are independent
 // probabilities for each packet, from 0 to 1.
@@ -92,7 +93,7 @@ func (s Shape) And(t Shape) Shape {
 // Add adds what was done elsewhere.
 func (c Count) Add(d Count) Count {
 	return Count{
-		Seen: c.Seen + d.Seen, Delayed: c.Delayed + d.Delayed, Lost: c.Lost + d.Lost, Duplicated: c.Duplicated + d.Duplicated,
+		Seen: c.Seen + d.Seen, Delayed: c.Delayed + d.Delayed, Limited: c.Limited + d.Limited, Lost: c.Lost + d.Lost, Duplicated: c.Duplicated + d.Duplicated,
 		Reordered: c.Reordered + d.Reordered, Corrupted: c.Corrupted + d.Corrupted, Overflowed: c.Overflowed + d.Overflowed,
 	}
 }
@@ -100,7 +101,8 @@ func (c Count) Add(d Count) Count {
 // Count is what was done to the packets of one source since it was first shaped.
 type Count struct {
 	Seen       uint64 `json:"seen"`
-	Delayed    uint64 `json:"delayed,omitempty"` // held for a delay or a rate
+	Delayed    uint64 `json:"delayed,omitempty"` // held for a delay
+	Limited    uint64 `json:"limited,omitempty"` // held for their turn at the limited rate
 	Lost       uint64 `json:"lost,omitempty"`
 	Duplicated uint64 `json:"duplicated,omitempty"`
 	Reordered  uint64 `json:"reordered,omitempty"` // sent ahead of one that was held
@@ -142,9 +144,12 @@ func (l *lane) decide(now time.Duration, size int) fate {
 	at := now
 	if s.Rate > 0 {
 		l.free = max(l.free, now)
-		if l.free-now > backlogMost {
+		if l.free-now > BacklogMost {
 			l.count.Overflowed++
 			return fate{lost: true}
+		}
+		if l.free > now {
+			l.count.Limited++
 		}
 		at = l.free
 		l.free += time.Duration(float64(size) / float64(s.Rate) * float64(time.Second))
@@ -154,11 +159,12 @@ func (l *lane) decide(now time.Duration, size int) fate {
 			l.count.Reordered++
 		}
 	} else {
+		turn := at
 		at = max(at+s.Delay+jitter, l.last)
 		l.last = at
-	}
-	if at > now {
-		l.count.Delayed++
+		if at > turn {
+			l.count.Delayed++
+		}
 	}
 	if corrupt {
 		l.count.Corrupted++

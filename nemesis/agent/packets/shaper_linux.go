@@ -91,7 +91,7 @@ func openRaw(domain int) (int, error) {
 func (s *Shaper) How() string { return s.rules.how + ", verdicts by the agent" }
 
 // Set shapes what comes from these sources and nothing else, replacing what was before. What
-// is held then for a source that is not among them is let go at once.
+// is held then for a source that is not among them, or whose shape changes, is let go at once.
 func (s *Shaper) Set(shapes map[netip.Addr]Shape) error {
 	s.setting.Lock()
 	defer s.setting.Unlock()
@@ -112,7 +112,11 @@ func (s *Shaper) Set(shapes map[netip.Addr]Shape) error {
 	s.mu.Lock()
 	for source, shape := range wanted {
 		if l := s.lanes[source]; l != nil {
-			l.shape = shape
+			if l.shape != shape {
+				// What follows must not wait behind what an earlier shape held.
+				l.shape, l.last, l.free = shape, 0, 0
+				s.letGo(func(h hold) bool { return h.source == source })
+			}
 			continue
 		}
 		address := source.As16()
@@ -131,14 +135,19 @@ func (s *Shaper) Set(shapes map[netip.Addr]Shape) error {
 			delete(s.lanes, source)
 		}
 	}
+	s.letGo(func(h hold) bool { return s.lanes[h.source] == nil })
+	return nil
+}
+
+// letGo makes it the time of what is held and meant, in its order. The caller holds mu.
+func (s *Shaper) letGo(meant func(hold) bool) {
 	for i := range s.held {
-		if s.lanes[s.held[i].source] == nil {
+		if meant(s.held[i]) {
 			s.held[i].at = 0
 		}
 	}
 	heap.Init(&s.held)
 	s.nudge()
-	return nil
 }
 
 // Counts returns what was done to each source that was ever shaped.

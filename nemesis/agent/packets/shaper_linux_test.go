@@ -167,7 +167,7 @@ func TestEachEffectIsSeenByTheReceiverAndOnlyThere(t *testing.T) {
 				return about(c.Corrupted, 0.3, n) && uint64(len(arrived)) == n-c.Corrupted
 			}},
 			{"rate", Shape{Rate: 1 << 20}, func(arrived []arrival, c Count) bool { // 1000 packets of 128 bytes or more
-				return len(arrived) == n && arrived[n-1].took > 60*time.Millisecond && c.Delayed > n/2
+				return len(arrived) == n && arrived[n-1].took > 60*time.Millisecond && c.Limited > n/2
 			}},
 		} {
 			t.Run(name+" "+effect.name, func(t *testing.T) {
@@ -258,5 +258,26 @@ func TestTheProtectedAddressIsNeverShaped(t *testing.T) {
 	err = s.Set(map[netip.Addr]Shape{netip.MustParseAddr("::ffff:127.0.0.2"): {Loss: 1}})
 	if err == nil || !strings.Contains(err.Error(), "controller's session") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestADelayIsOverWhenAnotherShapeOfItsSourceStays(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	s := newShaper(t)
+	set(t, s, "127.0.0.2", Shape{Delay: 3 * time.Second, Loss: 0.01})
+	if arrived := send(t, "127.0.0.2", "127.0.0.1", 20, 100*time.Millisecond); len(arrived) > 0 {
+		t.Fatalf("%d arrived, though all are held", len(arrived))
+	}
+	set(t, s, "127.0.0.2", Shape{Loss: 0.01})
+	arrived := send(t, "127.0.0.2", "127.0.0.1", 20, time.Second)
+	if len(arrived) < 15 {
+		t.Errorf("%d of 20 arrived within a second after the delay was over", len(arrived))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.held) > 0 {
+		t.Errorf("%d are held, and there is no delay any more", len(s.held))
 	}
 }
