@@ -67,9 +67,9 @@ func (e *Effects) reviveAfter(ctx context.Context, node string, p Planned) (stri
 	if e.downBy(node) != 0 {
 		return "; its process has ended", nil // by this step's fault, or another's
 	}
-	failed := e.servesSoon(ctx, node)
+	failed := e.servesSoon(ctx, node, p)
 	if failed != nil && e.awaitResumed(ctx, node) {
-		failed = e.servesSoon(ctx, node)
+		failed = e.servesSoon(ctx, node, p)
 	}
 	switch {
 	case e.noteEnd(ctx, node, p), e.downBy(node) != 0: // another step may have ended it meanwhile
@@ -83,11 +83,26 @@ func (e *Effects) reviveAfter(ctx context.Context, node string, p Planned) (stri
 	return fmt.Sprintf("; its process did not serve for %s more, and was killed", revivalTime), nil
 }
 
-// servesSoon waits until a node serves, for [revivalTime] at most.
-func (e *Effects) servesSoon(ctx context.Context, node string) error {
+// servesSoon waits until a node serves, for [revivalTime] at most, and no longer than its process
+// runs.
+func (e *Effects) servesSoon(ctx context.Context, node string, p Planned) error {
 	ctx, cancel := context.WithTimeout(ctx, revivalTime)
 	defer cancel()
-	return e.ready(ctx, node)
+	served := make(chan error, 1)
+	go func() { served <- e.ready(ctx, node) }() // ends with ctx
+	ticker := time.NewTicker(endingPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-served:
+			return err
+		case <-ticker.C:
+			if e.noteEnd(ctx, node, p) || e.downBy(node) != 0 {
+				cancel()
+				return <-served
+			}
+		}
+	}
 }
 
 // awaitResumed waits until no step stops a node's process any more, for [resumeTime] at most: a

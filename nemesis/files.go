@@ -100,11 +100,12 @@ func (damageFiles) Sustain(ctx context.Context, e *Effects, p Planned) ([]string
 }
 
 // Heal gives a process that does not run with its files those that it had. One that does run has
-// made them its own: nothing is taken from under it.
+// made them its own: nothing is taken from under it. One that another step has ended gets them
+// back too.
 func (damageFiles) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error) {
 	proof, err := onEach(p.Nodes, func(node string) (string, error) {
 		said, err := e.reviveAfter(ctx, node, p)
-		if err != nil || e.downBy(node) != p.ID {
+		if err != nil || e.downBy(node) == 0 {
 			return node + ": goes on" + said, err
 		}
 		state := e.states[node]
