@@ -239,37 +239,74 @@ func TestAttachLeavesAStoppedProgramStopped(t *testing.T) {
 	p.reads(time.Hour, 0)
 }
 
+// programsFew is how many programs are hooked where tests are to be short.
+const programsFew = 50
+
 func TestAThousandProgramsSurviveToBeHookedUnderLoad(t *testing.T) {
-	binary := compileC(t)
-	count := 1000
+	binary, count := compileC(t), 1000
 	if testing.Short() {
-		count = 50
+		count = programsFew
 	}
 	for range count {
-		hookSpinning(t, binary)
+		p := newProgram(t, binary, "spin", "spin", "spin")
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		realtime, monotonic := p.survives(func() (*Clock, error) {
+			p.ask("read 0 1") // all spin
+			return Attach(p.Process.Pid)
+		}, Change{Realtime: Adjust{Jump: time.Hour}, Monotonic: Adjust{Jump: time.Second}})
+		if (realtime-time.Hour).Abs() > readSlack || (monotonic-time.Second).Abs() > readSlack {
+			t.Fatalf("its REALTIME is ahead by %v, MONOTONIC by %v; want 1h and 1s", realtime, monotonic)
+		}
 	}
 }
 
-// hookSpinning hooks a program whose threads read the clock all the time, and abort where
-// it steps back.
-func hookSpinning(t *testing.T, binary string) {
-	p := newProgram(t, binary, "spin", "spin", "spin")
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
+func TestNoProgramThatIsHookedAtItsStartSeesTheClockStepBack(t *testing.T) {
+	binary, count := compileC(t), 200
+	if testing.Short() {
+		count = programsFew
 	}
+	for range count {
+		p := newProgram(t, binary, "spin", "spin", "spin")
+		// A slow clock is what a running program may see step back: a thread that was
+		// in the kernel's code when it was hooked comes out of it with the kernel's time.
+		_, monotonic := p.survives(func() (*Clock, error) { return Start(p.Cmd) }, Change{Monotonic: Adjust{Rate: new(0.1)}})
+		if monotonic >= 0 {
+			t.Fatalf("its MONOTONIC is ahead by %v, and should run slow", monotonic)
+		}
+	}
+}
+
+// survives hooks a program whose threads read MONOTONIC all the time, and abort where it
+// steps back. It changes the clock, ends the program, and returns how far ahead it read its clocks.
+func (p *program) survives(hook func() (*Clock, error), change Change) (realtime, monotonic time.Duration) {
+	p.t.Helper()
+	c, err := hook()
 	defer func() {
 		_ = p.Process.Kill()
 		_ = p.Wait()
 	}()
-	p.ask("read 0 1")
-	c, err := Attach(p.Process.Pid)
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	set(t, c, Change{Realtime: Adjust{Jump: time.Hour}, Monotonic: Adjust{Jump: time.Second}})
+	p.ask("read 0 1")
+	set(p.t, c, change)
 	p.ask("read 0 1") // which a program that has crashed would not answer
-	p.reads(time.Hour, time.Second)
+	return p.ask("read 0 1")
+}
+
+func TestAProgramOfSpinningThreadsDiesOfAStepBack(t *testing.T) {
+	p := newProgram(t, compileC(t), "spin")
+	c := p.run(native(), false)
+	p.ask("read 0 1")
+	set(t, c, Change{Monotonic: Adjust{Jump: -time.Hour}})
+	defer time.AfterFunc(10*time.Second, func() { _ = p.Process.Kill() }).Stop()
+	var exit *exec.ExitError
+	if err := p.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGABRT {
+		t.Errorf("it ended by %v", err)
+	}
 }
 
 func TestStartLeavesAProgramThatCannotBeHookedUntouched(t *testing.T) {

@@ -95,30 +95,22 @@ type thread struct {
 
 // stopAll seizes and stops all threads, also those that are made meanwhile. What it has
 // seized is returned with an error too.
+//
+// It interrupts all that it finds before it waits for any: a thread stops when it gets a
+// processor, and those that run would keep it from the others.
 func stopAll(pid int) (map[int]*thread, error) {
 	threads := make(map[int]*thread)
 	deadline := time.Now().Add(stopLimit)
-	for fresh := true; fresh; {
-		fresh = false
-		tids, err := tasks(pid)
+	for {
+		fresh, err := seizeAll(pid, threads)
 		if err != nil {
 			return threads, err
 		}
-		for _, tid := range tids {
-			if threads[tid] != nil {
-				continue
-			}
-			seized, err := seize(pid, tid)
-			if err != nil {
-				return threads, err
-			}
-			if !seized {
-				continue
-			}
-			fresh = true
-			t := &thread{}
-			threads[tid] = t
-			if err := t.await(tid, deadline); err != nil {
+		if len(fresh) == 0 {
+			break
+		}
+		for _, tid := range fresh {
+			if err := threads[tid].await(tid, deadline); err != nil {
 				return threads, err
 			}
 		}
@@ -127,6 +119,28 @@ func stopAll(pid int) (map[int]*thread, error) {
 		return threads, fmt.Errorf("pid %d: %w", pid, ErrGone)
 	}
 	return threads, nil
+}
+
+// seizeAll seizes and interrupts the threads that are not among the given yet, and adds them.
+func seizeAll(pid int, threads map[int]*thread) (fresh []int, err error) {
+	tids, err := tasks(pid)
+	if err != nil {
+		return nil, err
+	}
+	for _, tid := range tids {
+		if threads[tid] != nil {
+			continue
+		}
+		seized, err := seize(pid, tid)
+		if seized {
+			threads[tid] = &thread{}
+			fresh = append(fresh, tid)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return fresh, nil
 }
 
 // seize reports false where the thread has ended.

@@ -139,12 +139,13 @@ func (p *program) ask(line string) (a, b time.Duration) {
 	return a, b
 }
 
+const readSlack = 50 * time.Millisecond // between two readings, on a loaded machine
+
 // reads checks how far ahead the target reads its clocks.
 func (p *program) reads(realtime, monotonic time.Duration) {
 	p.t.Helper()
-	const slack = 50 * time.Millisecond // between two readings, on a loaded machine
 	a, b := p.ask("read")
-	if (a-realtime).Abs() > slack || (b-monotonic).Abs() > slack {
+	if (a-realtime).Abs() > readSlack || (b-monotonic).Abs() > readSlack {
 		p.t.Fatalf("the target's REALTIME is ahead by %v, MONOTONIC by %v; want %v and %v", a, b, realtime, monotonic)
 	}
 }
@@ -154,6 +155,7 @@ func native() machine { return machines[runtime.GOARCH] }
 const programC = `
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,8 +165,10 @@ const programC = `
 #include <unistd.h>
 static long long own(int id) { struct timespec t; clock_gettime(id, &t); return t.tv_sec * 1000000000LL + t.tv_nsec; }
 static long long kern(int id) { struct timespec t; syscall(SYS_clock_gettime, id, &t); return t.tv_sec * 1000000000LL + t.tv_nsec; }
+static atomic_int spinning;
 static void *spin(void *p) {
 	long long last = own(1);
+	spinning++;
 	for (;;) {
 		long long now = own(1);
 		if (now < last) abort();
@@ -175,6 +179,7 @@ int main(int argc, char **argv) {
 	char line[64];
 	struct timeval tv;
 	for (int i = 1; i < argc; i++) { pthread_t t; pthread_create(&t, 0, spin, 0); }
+	while (spinning < argc - 1) usleep(100); // who has not read yet would see no step
 	while (fgets(line, sizeof line, stdin)) {
 		int a = 0, b = 1;
 		if (!strncmp(line, "old", 3)) {
