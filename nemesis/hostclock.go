@@ -3,6 +3,7 @@ package nemesis
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -58,16 +59,34 @@ func (hostClock) Inject(ctx context.Context, e *Effects, p Planned) (Proof, erro
 		clocks := e.hostClocks[node]
 		clocks.mu.Lock()
 		defer clocks.mu.Unlock()
+		alone := len(clocks.all()) == 0
 		clocks.put(p.ID, layer) // before the proof: what may be in force must be healed
 		reply, err := e.sendHostClock(ctx, node)
 		if err != nil {
 			return "", err
 		}
-		if off := (reply.After - reply.Before - layer.Jump).Abs(); off > clockTolerant {
-			return "", fmt.Errorf("%s: its clock moved by %s, not by %s", node, signed(reply.After-reply.Before), layer.Jump)
+		if err := hostClockLanded(layer, reply, alone); err != nil {
+			return "", fmt.Errorf("%s: %w", node, err)
 		}
-		return fmt.Sprintf("%s: the machine's clock is at %s, rate %.3g", node, signed(reply.After), reply.Rate), nil
+		return fmt.Sprintf("%s: the machine's clock is at %s, rate %.4g", node, signed(reply.After), reply.Rate), nil
 	})
+}
+
+// hostClockLanded holds what was read back against what was asked for. Beside other steps only the
+// jump can be told.
+func hostClockLanded(layer agent.HostClockLayer, reply agent.HostClocksReply, alone bool) error {
+	if moved := reply.After - reply.Before; (moved - layer.Jump).Abs() > clockTolerant {
+		return fmt.Errorf("the machine's clock moved by %s, not by %s", signed(moved), layer.Jump)
+	}
+	if alone && math.Abs(reply.Rate-layer.Rate) > hostRateTolerant {
+		return fmt.Errorf("the machine's clock runs at %.4g, not at %.4g", reply.Rate, layer.Rate)
+	}
+	return nil
+}
+
+// hostClockHealed holds what was read back against an untouched clock.
+func hostClockHealed(reply agent.HostClocksReply) bool {
+	return reply.After.Abs() <= hostClockTolerant && near(reply.Rate, 1)
 }
 
 // Sustain moves the clock there and back.
@@ -109,19 +128,21 @@ func (hostClock) Heal(ctx context.Context, e *Effects, p Planned) (Proof, error)
 		if err != nil {
 			return "", err
 		}
-		line := fmt.Sprintf("%s: the machine's clock is at %s, rate %.3g", node, signed(reply.After), reply.Rate)
+		line := fmt.Sprintf("%s: the machine's clock is at %s, rate %.4g", node, signed(reply.After), reply.Rate)
 		if len(clocks.all()) > 0 {
 			return line + ", by other steps", nil
 		}
-		if reply.After.Abs() > hostClockTolerant || !near(reply.Rate, 1) {
+		if !hostClockHealed(reply) {
 			return "", fmt.Errorf("%s, so it is not healed", line)
 		}
 		return line, nil
 	})
 }
 
-// hostClockTolerant is between two readings and a setting of a clock, on a busy machine.
-const hostClockTolerant = 100 * time.Millisecond
+const (
+	hostClockTolerant = 100 * time.Millisecond // between two readings and a setting of a clock, on a busy machine
+	hostRateTolerant  = 2e-4                   // the kernel counts the rate in steps of 1e-4
+)
 
 // sendHostClock tells a node's agent all that is in force. The caller holds the clock's lock.
 func (e *Effects) sendHostClock(ctx context.Context, node string) (agent.HostClocksReply, error) {

@@ -43,6 +43,8 @@ func TestMain(m *testing.M) {
 		threadedNode()
 	case "network":
 		os.Exit(networkMain(m))
+	case "contained":
+		surveyContained()
 	default:
 		os.Exit(m.Run())
 	}

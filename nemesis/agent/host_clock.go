@@ -14,10 +14,13 @@ import (
 // HostClock is the ability to set the clock of the whole machine.
 const HostClock = "clock.host"
 
-// The rates that adjtimex(2) allows, as parts of a second a second.
+// The rates that adjtimex(2) allows, as parts of a second a second, and as its ticks.
 const (
 	hostRateLeast = 0.9
 	hostRateMost  = 1.1
+	tickUsual     = 10_000
+	tickLeast     = 9_000
+	tickMost      = 11_000
 )
 
 // HostClocks sets what is done to the machine's clock, which replaces what was done before: no
@@ -34,11 +37,11 @@ type HostClockLayer struct {
 }
 
 // HostClocksReply answers HostClocks: how far the clock was ahead of what it would show
-// untouched, before and after, read back from the kernel.
+// untouched, before and after, and its rate relative to that, all read back from the kernel.
 type HostClocksReply struct {
 	Before time.Duration `json:"before"`
 	After  time.Duration `json:"after"`
-	Rate   float64       `json:"rate"`
+	Rate   float64       `json:"rate"` // in steps of 1/10,000, and held to what the kernel allows
 }
 
 func (h *HostClocks) validate() error {
@@ -77,12 +80,18 @@ type HostPace struct {
 	Frequency int64 `json:"frequency"` // beyond that, in parts per million shifted by 16 bits
 }
 
-// times returns a pace that is so much faster. The kernel's bounds of a tick are those of hostRate.
+// times returns a pace that is so much faster, as far as the kernel allows.
 func (p HostPace) times(rate float64) HostPace {
 	if rate == 1 {
 		return p
 	}
-	return HostPace{Tick: int64(math.Round(float64(p.Tick) * rate)), Frequency: p.Frequency}
+	tick := int64(math.Round(float64(p.Tick) * rate))
+	return HostPace{Tick: min(max(tick, tickLeast), tickMost), Frequency: p.Frequency}
+}
+
+// rate is how many seconds pass on the clock in one that is true.
+func (p HostPace) rate() float64 {
+	return float64(p.Tick)/tickUsual + float64(p.Frequency)/(1<<16)/1e6
 }
 
 // Untouched is a machine's clock as it would run had nobody touched it: enough to put it right,
@@ -90,6 +99,20 @@ func (p HostPace) times(rate float64) HostPace {
 type Untouched struct {
 	Ahead time.Duration `json:"ahead"` // of the clock that nobody can set
 	Pace  HostPace      `json:"pace"`
+}
+
+// compare reads how far a clock is ahead of what it would show untouched, and how fast it runs
+// relative to that.
+func (u Untouched) compare(clock machineClock) (ahead time.Duration, rate float64, err error) {
+	wall, raw, err := clock.read()
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the machine's clock: %w", err)
+	}
+	pace, err := clock.pace()
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the pace of the machine's clock: %w", err)
+	}
+	return wall - raw - u.Ahead, pace.rate() / u.Pace.rate(), nil
 }
 
 // restore puts a clock right.
@@ -137,12 +160,6 @@ func (t *hostClockTool) survey(context.Context) []Ability {
 
 func (t *hostClockTool) started(context.Context, clusters.Process, int) error { return nil }
 
-// ahead is how far the clock is ahead of what it would show untouched.
-func (t *hostClockTool) ahead() (time.Duration, error) {
-	wall, raw, err := t.clock.read()
-	return wall - raw - t.untouched.Ahead, err
-}
-
 // set carries out a request.
 func (t *hostClockTool) set(r HostClocks) (*HostClocksReply, error) {
 	t.mu.Lock()
@@ -158,29 +175,21 @@ func (t *hostClockTool) set(r HostClocks) (*HostClocksReply, error) {
 			return nil, err
 		}
 	}
-	reply := &HostClocksReply{Rate: 1}
-	var err error
-	if reply.Before, err = t.ahead(); err != nil {
+	untouched := *t.untouched // restore forgets it
+	before, _, err := untouched.compare(t.clock)
+	if err != nil {
 		return nil, err
 	}
 	if len(r.Layers) == 0 {
-		undone := t.untouched
-		err := t.restore()
-		if err != nil {
-			return nil, err
-		}
-		wall, raw, err := t.clock.read()
-		reply.After = wall - raw - undone.Ahead
-		return reply, err
+		err = t.restore()
+	} else {
+		err = t.apply(r.Layers)
 	}
-	if err := t.apply(r.Layers); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	for _, layer := range r.Layers {
-		reply.Rate *= layer.Rate
-	}
-	reply.After, err = t.ahead()
-	return reply, err
+	after, rate, err := untouched.compare(t.clock)
+	return &HostClocksReply{Before: before, After: after, Rate: rate}, err
 }
 
 // begin notes what the clock is like untouched, before it is touched.
@@ -219,7 +228,6 @@ func (t *hostClockTool) apply(layers []HostClockLayer) error {
 			jump -= layer.Jump
 		}
 	}
-	rate = min(max(rate, hostRateLeast), hostRateMost)
 	if err := t.clock.setPace(t.untouched.Pace.times(rate)); err != nil {
 		return fmt.Errorf("change the pace of the machine's clock: %w", err)
 	}

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ const capSysTime = 25
 
 // openMachineClock returns this machine's clock, or why it is not ours to set.
 func openMachineClock() (machineClock, error) {
-	if sign := containerSign(os.ReadFile); sign != "" {
+	if sign := containerSign(os.ReadFile, os.Readlink); sign != "" {
 		return nil, fmt.Errorf("this is a container (%s), and its clock is that of the machine it runs on: the fault clock changes it for one process", sign)
 	}
 	status, err := os.ReadFile("/proc/self/status")
@@ -38,9 +39,16 @@ func openMachineClock() (machineClock, error) {
 	return kernelClock{}, nil
 }
 
+// firstNamespaces are those that a machine starts with: their numbers are fixed in the kernel
+// (enum init_ns_ino in linux/nsfs.h). None of them is left by who logs in to a host.
+var firstNamespaces = map[string]string{
+	"cgroup": "cgroup:[4026531835]", "pid": "pid:[4026531836]", "time": "time:[4026531834]", "user": "user:[4026531837]",
+}
+
 // containerSign returns what shows that this process runs in a container, or nothing. Files are
-// those by which container engines and service managers tell (systemd's CONTAINER_INTERFACE).
-func containerSign(read func(path string) ([]byte, error)) string {
+// those by which container engines and service managers tell (systemd's CONTAINER_INTERFACE). A
+// pod has none of them, and sees of its cgroup only "0::/": it shows by its namespaces.
+func containerSign(read func(path string) ([]byte, error), readLink func(path string) (string, error)) string {
 	for _, path := range []string{"/.dockerenv", "/run/.containerenv", "/run/systemd/container"} {
 		if _, err := read(path); !errors.Is(err, fs.ErrNotExist) {
 			return path
@@ -53,8 +61,11 @@ func containerSign(read func(path string) ([]byte, error)) string {
 			}
 		}
 	}
-	if users, err := read("/proc/self/uid_map"); err == nil && strings.Join(strings.Fields(string(users)), " ") != "0 0 4294967295" {
-		return "it is in a user namespace"
+	for _, kind := range slices.Sorted(maps.Keys(firstNamespaces)) {
+		// A kernel may know no such kind. What cannot be told is not the first.
+		if link, err := readLink("/proc/self/ns/" + kind); !errors.Is(err, fs.ErrNotExist) && link != firstNamespaces[kind] {
+			return "its " + kind + " namespace is not the machine's"
+		}
 	}
 	if groups, err := read("/proc/1/cgroup"); err == nil {
 		for _, engine := range []string{"/docker/", "/docker-", "/kubepods", "/lxc/", "/libpod", "/garden/"} {
