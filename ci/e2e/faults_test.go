@@ -83,6 +83,7 @@ type fault struct {
 	leader                          string // when it began
 	phases                          []string
 	during                          []event // of clients and observers, from landed to heal
+	around                          []event // the same from inject on: its effect can be seen before its proof is
 }
 
 type event struct {
@@ -117,7 +118,7 @@ func (f fault) answersNobody() error {
 
 // anotherLeads holds that another node said that it leads.
 func (f fault) anotherLeads() error {
-	for _, e := range f.during {
+	for _, e := range f.around {
 		if e.Status != nil && e.Status.Role == "leader" && e.Node != f.leader {
 			return nil
 		}
@@ -134,7 +135,7 @@ func faults(t *testing.T, dir string, n int) []fault {
 	}
 	defer func() { _ = file.Close() }() // only read
 	lives := make([]fault, n+1)
-	open := make(map[int]bool)
+	open, begun := make(map[int]bool), make(map[int]bool)
 	for scanner := bufio.NewScanner(file); scanner.Scan(); {
 		var e event
 		if json.Unmarshal(scanner.Bytes(), &e) != nil {
@@ -144,16 +145,22 @@ func faults(t *testing.T, dir string, n int) []fault {
 			for id := range open {
 				lives[id].during = append(lives[id].during, e)
 			}
+			for id := range begun {
+				lives[id].around = append(lives[id].around, e)
+			}
 			continue
 		}
 		life := &lives[e.Fault.ID]
 		life.phases = append(life.phases, strings.TrimSpace(e.Fault.Phase+" "+e.Error))
 		switch e.Fault.Phase {
+		case "inject":
+			begun[e.Fault.ID] = true
 		case "landed":
 			open[e.Fault.ID] = true
 			life.nodes, life.leader, life.landedProof = e.Fault.Nodes, e.Fault.Leader, e.Fault.Proof
 		case "heal":
 			delete(open, e.Fault.ID)
+			delete(begun, e.Fault.ID)
 		case "healed":
 			life.healedProof = e.Fault.Proof
 		}
