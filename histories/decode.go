@@ -35,6 +35,9 @@ func decodeEvent(line []byte, e *Event) error {
 		F        *string
 		Key      string
 		Value    Value
+		Revision int64
+		Stale    bool
+		Refused  bool
 		Node     string
 		Error    string
 		Attempts int
@@ -54,7 +57,7 @@ func decodeEvent(line []byte, e *Event) error {
 	}
 	*e = Event{
 		Index: *raw.Index, Time: *raw.Time, Process: int(*raw.Process), Type: *raw.Type, F: *raw.F,
-		Key: raw.Key, Value: raw.Value, Node: raw.Node, Error: raw.Error, Attempts: raw.Attempts,
+		Key: raw.Key, Value: raw.Value, Revision: raw.Revision, Stale: raw.Stale, Refused: raw.Refused, Node: raw.Node, Error: raw.Error, Attempts: raw.Attempts,
 		Final: raw.Final, Fault: raw.Fault, Status: raw.Status,
 	}
 	return nil
@@ -136,6 +139,11 @@ func (d *decoder) canonical(line []byte, e *Event) bool {
 	if c.skip(`,"value":`) {
 		e.Value = c.value()
 	}
+	if c.skip(`,"revision":`) {
+		e.Revision = c.integer()
+	}
+	e.Stale = c.skip(`,"stale":true`)
+	e.Refused = c.skip(`,"refused":true`)
 	if c.skip(`,"node":`) {
 		e.Node = c.text()
 	}
@@ -219,6 +227,14 @@ func (c *cursor) text() string {
 const knownMost = 1 << 16
 
 func (c *cursor) value() Value {
+	if c.skip("[[") {
+		return c.micros()
+	}
+	return c.plain()
+}
+
+// plain reads a value that is no list of micro-operations.
+func (c *cursor) plain() Value {
 	if c.skip("null") {
 		return Nil
 	}
@@ -234,4 +250,24 @@ func (c *cursor) value() Value {
 	}
 	c.must("]")
 	return Ints(list...)
+}
+
+// micros reads the rest of a list of micro-operations, from within the first.
+func (c *cursor) micros() Value {
+	var list []Micro
+	for first := true; !c.bad && (first || c.skip(",[")); first = false {
+		var m Micro
+		m.F = c.text()
+		c.must(",")
+		m.Key = c.text()
+		c.must(",")
+		m.Value = c.plain()
+		if c.skip(",") {
+			m.Revision = c.integer()
+		}
+		c.must("]")
+		list = append(list, m)
+	}
+	c.must("]")
+	return Micros(list...)
 }

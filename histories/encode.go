@@ -44,6 +44,15 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	if e.Process >= 0 || !e.Value.IsNil() {
 		b = e.Value.appendJSON(append(b, `,"value":`...))
 	}
+	if e.Revision != 0 {
+		b = strconv.AppendInt(append(b, `,"revision":`...), e.Revision, 10)
+	}
+	if e.Stale {
+		b = append(b, `,"stale":true`...)
+	}
+	if e.Refused {
+		b = append(b, `,"refused":true`...)
+	}
 	b = appendText(b, `,"node":`, e.Node)
 	b = appendText(b, `,"error":`, e.Error)
 	if e.Attempts != 0 {

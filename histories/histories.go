@@ -75,9 +75,15 @@ type Event struct {
 	Time     time.Duration // since the start of the run, on the checker's monotonic clock; never decreases with Index
 	Process  int           // the logical client thread, from 0; or Nemesis, Observer
 	Type     Type
-	F        string  // what was called: "read", "write", "cas" …; for the nemesis the fault's name; for the observer "status"
-	Key      string  // which object of the workload; empty where there is only one
-	Value    Value   // argument on Invoke, result on OK; completions of writes repeat the argument
+	F        string // what was called: "read", "write", "cas" …; for the nemesis the fault's name; for the observer "status"
+	Key      string // which object of the workload; empty where there is only one
+	Value    Value  // argument on Invoke, result on OK; completions of writes repeat the argument
+	Revision int64  // on OK, and where Refused: the revision, index or fencing token that came with the answer; 0: none
+	Stale    bool   // on Invoke: a read that the system may answer with a state of the past, and says so
+	// Refused, on Fail: the operation did take its place among the others, but its condition did
+	// not hold, as of a compare-and-swap. Value is what it found instead; where it repeats the
+	// argument, the answer did not say.
+	Refused  bool
 	Node     string  // the node that the client talked to, or that was observed
 	Error    string  // why the outcome is Fail or Info
 	Attempts int     // how often the client sent the request under this one invoke; 0 where it was not sent again

@@ -17,6 +17,16 @@ import (
 var alike = cmp.Options{cmp.Comparer(Value.Equal), cmpopts.EquateEmpty()}
 
 func drawValue(t *rapid.T) Value {
+	text := rapid.OneOf(rapid.StringMatching(`[a-z0-9]{0,4}`), rapid.String())
+	if rapid.IntRange(0, 3).Draw(t, "nested") > 0 {
+		return drawPlain(t)
+	}
+	return Micros(rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Micro {
+		return Micro{F: text.Draw(t, "f"), Key: text.Draw(t, "key"), Value: drawPlain(t), Revision: rapid.Int64Range(-3, 3).Draw(t, "revision")}
+	}), 0, 4).Draw(t, "micros")...)
+}
+
+func drawPlain(t *rapid.T) Value {
 	switch rapid.IntRange(0, 2).Draw(t, "kind") {
 	case 0:
 		return Nil
@@ -34,6 +44,7 @@ func drawEvent(t *rapid.T) Event {
 		Process: rapid.IntRange(Observer, 1000).Draw(t, "process"), Type: Type(rapid.IntRange(0, 3).Draw(t, "type")),
 		F: text.Draw(t, "f"), Key: text.Draw(t, "key"), Value: drawValue(t), Node: text.Draw(t, "node"),
 		Error: text.Draw(t, "error"), Attempts: rapid.IntRange(-1, 3).Draw(t, "attempts"), Final: rapid.Bool().Draw(t, "final"),
+		Revision: rapid.Int64().Draw(t, "revision"), Stale: rapid.Bool().Draw(t, "stale"), Refused: rapid.Bool().Draw(t, "refused"),
 	}
 	if rapid.Bool().Draw(t, "has fault") {
 		e.Fault = &Fault{
@@ -129,6 +140,8 @@ func FuzzEvent(f *testing.F) {
 	} {
 		f.Add(e.AppendJSON(nil))
 	}
+	f.Add([]byte(`{"index":0,"time":1,"process":0,"type":"ok","f":"txn","value":[["r","x",[1,2],7],["append","y",3],["r","z",null]],"revision":7}`))
+	f.Add([]byte(`{"index":0,"time":1,"process":0,"type":"ok","f":"txn","value":[["r","x",[["w","y",1]]]]}`))
 	f.Add([]byte(`{"index":-0,"time":01,"process":-1,"type":"ok","f":""}`))
 	f.Add([]byte(`{"index":0,"time":999999999999999999999,"process":0,"type":"ok","f":"","value":[1,]}`))
 	f.Fuzz(func(t *testing.T, line []byte) {

@@ -12,7 +12,10 @@ type Operation struct {
 	Key      string
 	Node     string
 	Input    Value         // the argument, from the Invoke
-	Output   Value         // the result, from the completion; Nil unless Type is OK
+	Output   Value         // the result, from the completion; Nil unless Type is OK, or Refused
+	Revision int64         // what came with the result, as in Event; 0: none
+	Stale    bool          // as in Event
+	Refused  bool          // as in Event
 	Type     Type          // OK, Fail or Info; an invoke without a completion counts as Info
 	Call     time.Duration // time of the Invoke
 	Return   time.Duration // time of the completion; Forever where Type is Info
@@ -42,7 +45,7 @@ func Operations(events []Event) []Operation {
 			open[e.Process] = len(ops)
 			ops = append(ops, Operation{
 				Process: e.Process, F: e.F, Key: e.Key, Node: e.Node, Input: e.Value, Type: Info,
-				Call: e.Time, Return: Forever, Final: e.Final, Invoked: e.Index, Returned: -1,
+				Call: e.Time, Return: Forever, Stale: e.Stale, Final: e.Final, Invoked: e.Index, Returned: -1,
 			})
 			continue
 		}
@@ -61,8 +64,9 @@ func (o *Operation) complete(e *Event) {
 	if e.Type != Info {
 		o.Return = e.Time
 	}
-	if e.Type == OK {
-		o.Output = e.Value
+	o.Refused = e.Refused && e.Type == Fail
+	if e.Type == OK || o.Refused {
+		o.Output, o.Revision = e.Value, e.Revision
 	}
 }
 
@@ -74,6 +78,9 @@ type operationJSON struct {
 	Node     string         `json:"node,omitempty"`
 	Input    Value          `json:"input"`
 	Output   Value          `json:"output"`
+	Revision int64          `json:"revision,omitempty"`
+	Stale    bool           `json:"stale,omitempty"`
+	Refused  bool           `json:"refused,omitempty"`
 	Type     Type           `json:"type"`
 	Call     time.Duration  `json:"call"`
 	Return   *time.Duration `json:"return,omitempty"`
@@ -88,7 +95,8 @@ type operationJSON struct {
 // where the outcome is unknown.
 func (o Operation) MarshalJSON() ([]byte, error) {
 	raw := operationJSON{
-		Process: process(o.Process), F: o.F, Key: o.Key, Node: o.Node, Input: o.Input, Output: o.Output, Type: o.Type,
+		Process: process(o.Process), F: o.F, Key: o.Key, Node: o.Node, Input: o.Input, Output: o.Output,
+		Revision: o.Revision, Stale: o.Stale, Refused: o.Refused, Type: o.Type,
 		Call: o.Call, Error: o.Error, Attempts: o.Attempts, Final: o.Final, Invoked: o.Invoked, Returned: o.Returned,
 	}
 	if o.Return != Forever {
@@ -104,7 +112,8 @@ func (o *Operation) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*o = Operation{
-		Process: int(raw.Process), F: raw.F, Key: raw.Key, Node: raw.Node, Input: raw.Input, Output: raw.Output, Type: raw.Type,
+		Process: int(raw.Process), F: raw.F, Key: raw.Key, Node: raw.Node, Input: raw.Input, Output: raw.Output,
+		Revision: raw.Revision, Stale: raw.Stale, Refused: raw.Refused, Type: raw.Type,
 		Call: raw.Call, Return: Forever, Error: raw.Error, Attempts: raw.Attempts, Final: raw.Final, Invoked: raw.Invoked, Returned: raw.Returned,
 	}
 	if raw.Return != nil {
