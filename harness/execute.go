@@ -10,6 +10,7 @@ import (
 
 	"capsize/clusters"
 	"capsize/nemesis"
+	"capsize/workloads/generators"
 )
 
 // test is the middle of a run: clients and nemesis against a cluster that serves, then
@@ -18,10 +19,9 @@ func (r *run) test(ctx context.Context, d *deployment) error {
 	watch := newObserver(d.system, d.cluster, r.recorder)
 	driver := &driver{
 		system: d.system, cluster: d.cluster, workload: r.workload, recorder: r.recorder,
-		generator: r.workload.NewGenerator(r.plan.Seed, r.plan.Concurrency),
+		generator: generators.Stagger(r.plan.interval(), r.workload.NewGenerator(r.plan.Seed, r.plan.Concurrency)),
 		opTimeout: r.plan.OpTimeout, threads: r.plan.Concurrency,
 	}
-	driver.pace.set(r.plan.Rate)
 	breaker := r.nemesis(d, watch)
 
 	// The observer outlives the clients: it watches the recovery too.
@@ -51,7 +51,10 @@ func (r *run) drive(ctx context.Context, clients *driver, breaker *nemesis.Nemes
 		}
 	}()
 	group, groupCtx := errgroup.WithContext(timed)
-	group.Go(func() error { return clients.Run(groupCtx) })
+	group.Go(func() error {
+		defer cancel() // when the generator has ended, there is nothing left to break
+		return clients.Run(groupCtx)
+	})
 	group.Go(func() error { return breaker.Run(groupCtx) })
 	var showing sync.WaitGroup
 	showing.Go(func() { r.show(groupCtx, clients, breaker, watch) })

@@ -203,18 +203,15 @@ func statusOf(verdict checkers.Verdict, harnessFailed bool) Status {
 }
 
 func (r *recorded) checkers() []checkers.Checker {
-	return []checkers.Checker{
-		&checkers.Linearizability{
-			Model: r.workload.Model(), UniqueValues: true, Timeout: r.plan.CheckTimeout,
-			Memory: uint64(r.plan.CheckMemory), Dir: string(r.dir),
-		},
+	limits := checkers.Limits{Timeout: r.plan.CheckTimeout, Memory: uint64(r.plan.CheckMemory), Dir: string(r.dir)}
+	return append(r.workload.Checkers(limits), []checkers.Checker{
 		&checkers.Leaders{},
 		&checkers.Exits{},
 		&checkers.Liveness{Bound: r.plan.RecoveryLimit},
 		&checkers.Faults{Planned: r.facts.Planned},
 		&checkers.Coverage{Demands: r.demands},
 		&checkers.Stats{MinimumOK: r.plan.MinOK},
-	}
+	}...)
 }
 
 func (r *recorded) report(j *Judgement) *reports.Run {

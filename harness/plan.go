@@ -164,7 +164,23 @@ func (p *Plan) validateClients() error {
 	if p.OpsPerKey < 10 || p.OpsPerKey > 1_000_000 {
 		return usage("ops-per-key", p.OpsPerKey, "10 to 1000000 operations before a key is replaced by a fresh one")
 	}
+	workload, err := workloadsByName[p.Workload](p)
+	if err != nil {
+		return &UsageError{"workload", p.Workload, err.Error()}
+	}
+	if err := workload.Fits(systemsByName[p.System].client); err != nil {
+		return &UsageError{"workload", p.Workload, fmt.Sprintf("with the system %s: %v", p.System, err)}
+	}
 	return positive(duration{"op-timeout", p.OpTimeout, time.Minute}, duration{"time-limit", p.TimeLimit, 24 * time.Hour})
+}
+
+// interval is the time between two operations of all clients; 0: as fast as the cluster
+// answers.
+func (p *Plan) interval() time.Duration {
+	if p.Rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / p.Rate)
 }
 
 func (p *Plan) validateNemesis() error {
