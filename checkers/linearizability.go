@@ -24,16 +24,12 @@ import (
 type Linearizability struct {
 	// Model is what one key must satisfy. Inputs are histories.Operation. An operation of
 	// unknown outcome has no end: the model must let it take no effect, or take it last.
-	Model porcupine.Model
-	// UniqueValues says that the model is a register with the operations "read", "write"
-	// and "cas" as package register has them, and that every value is written at most once
-	// to a key. It allows exact shortcuts and explanations that hold for no other model. A
-	// key for which it turns out to be untrue is checked without them.
-	UniqueValues bool
-	Timeout      time.Duration // for all keys together; 0: none
-	Memory       uint64        // bytes by which the heap of this process may grow; 0: no limit
-	Workers      int           // keys that are judged at once; 0: one per processor
-	Dir          string        // where pictures of violations go; empty: none are made
+	Model   porcupine.Model
+	Object  Object        // what each key is
+	Timeout time.Duration // for all keys together; 0: none
+	Memory  uint64        // bytes by which the heap of this process may grow; 0: no limit
+	Workers int           // keys that are judged at once; 0: one per processor
+	Dir     string        // where pictures of violations go; empty: none are made
 }
 
 // Name is "linearizability".
@@ -150,7 +146,7 @@ func (l *Linearizability) byKey(operations []histories.Operation) []*keyHistory 
 
 // prepare returns what of a key's operations must have a legal order.
 func (l *Linearizability) prepare(operations []histories.Operation) (spans []span, unique bool) {
-	if l.UniqueValues {
+	if l.Object == Register {
 		if spans, ok := prepareUnique(operations); ok {
 			return spans, true
 		}

@@ -23,7 +23,7 @@ import (
 )
 
 func registers() *Linearizability {
-	return &Linearizability{Model: register(), UniqueValues: true}
+	return &Linearizability{Model: register(), Object: Register}
 }
 
 func judged(t testing.TB, checker Checker, events []histories.Event) Result {

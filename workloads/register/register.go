@@ -129,6 +129,6 @@ func (w *Workload) Perform(ctx context.Context, client any, op workloads.Op) (hi
 // Checkers are linearizability of each key, with the shortcuts that unique values allow.
 func (w *Workload) Checkers(limits checkers.Limits) []checkers.Checker {
 	return []checkers.Checker{&checkers.Linearizability{
-		Model: w.Model(), UniqueValues: true, Timeout: limits.Timeout, Memory: limits.Memory, Dir: limits.Dir,
+		Model: w.Model(), Object: checkers.Register, Timeout: limits.Timeout, Memory: limits.Memory, Dir: limits.Dir,
 	}}
 }
