@@ -1,0 +1,132 @@
+package registers
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Refused swaps say that the register did not hold a value, which blocks and zones do not
+// decide. Two quick arguments settle nearly all: what was current all the while (a
+// violation), and a place in the order already found (linearizable).
+
+// findHeld finds a swap that was refused though the value it expected was current from
+// before its call until after its return: it was established before, and used afterwards.
+// Being written once it was current in between.
+func (h *history) findHeld() {
+	for _, i := range h.refused {
+		c := &h.ops[i]
+		k := h.index.get(c.Expected)
+		if k == none || k != 0 && !h.effective(k) {
+			continue
+		}
+		b := &h.blocks[k]
+		v := violation{reason: Held, block: k, witnesses: []int32{i}}
+		switch {
+		case k == 0:
+		case h.ops[b.producer].Return < c.Call:
+			v.witnesses = append(v.witnesses, b.producer)
+		case b.first != none && h.ops[b.first].Return < c.Call:
+			v.witnesses = append(v.witnesses, b.first)
+		default:
+			continue
+		}
+		switch {
+		case b.last != none && h.ops[b.last].Call > c.Return:
+			v.witnesses = append(v.witnesses, b.last)
+		case b.next != none && h.ops[h.blocks[b.next].producer].Call > c.Return:
+			v.witnesses = append(v.witnesses, h.blocks[b.next].producer)
+		default:
+			continue
+		}
+		h.report(v)
+	}
+}
+
+// placeRefused puts each refused swap at the first place of a legal order of all the rest
+// that time allows and where the register does not hold what it expected. It is not ok if
+// one has no such place; another order may have.
+func (h *history) placeRefused(order []int32) ([]int, bool) {
+	if len(h.refused) == 0 {
+		return widen(order), true
+	}
+	line := h.newLine(order)
+	byCall := slices.Clone(h.refused)
+	slices.SortFunc(byCall, func(a, b int32) int { return cmp.Compare(h.ops[a].Call, h.ops[b].Call) })
+	byReturn := slices.Clone(h.refused)
+	slices.SortFunc(byReturn, func(a, b int32) int { return cmp.Compare(h.ops[a].Return, h.ops[b].Return) })
+	places := make(map[int32]int, len(byCall))
+	ended, least := 0, 0 // those that returned before this one was called, and their last place
+	at := make([][]int32, len(order)+1)
+	for _, i := range byCall {
+		c := &h.ops[i]
+		for ; ended < len(byReturn) && h.ops[byReturn[ended]].Return < c.Call; ended++ {
+			least = max(least, places[byReturn[ended]])
+		}
+		place, ok := line.place(c, least)
+		if !ok {
+			return nil, false
+		}
+		places[i] = place
+		at[place] = append(at[place], i)
+	}
+	merged := make([]int, 0, len(order)+len(byCall))
+	for p := range at {
+		merged = append(merged, widen(at[p])...)
+		if p < len(order) {
+			merged = append(merged, int(order[p]))
+		}
+	}
+	return merged, true
+}
+
+// A line is a legal order, ready to be asked where another operation may stand. Place p is
+// before the operation at position p.
+type line struct {
+	h           *history
+	leastReturn []int64 // of the operations from a position on
+	mostCall    []int64 // of the operations up to a position
+	holds       []int32 // the block whose value the register holds at a place
+	until       []int   // the last place where it does
+}
+
+func (h *history) newLine(order []int32) *line {
+	n := len(order)
+	l := &line{h: h, leastReturn: make([]int64, n), mostCall: make([]int64, n), holds: make([]int32, n+1), until: make([]int, n+1)}
+	for p, i := range order {
+		op := &h.ops[i]
+		l.mostCall[p] = op.Call
+		if p > 0 {
+			l.mostCall[p] = max(op.Call, l.mostCall[p-1])
+		}
+		l.holds[p+1] = h.index.get(op.Value)
+	}
+	l.until[n] = n
+	for p := n - 1; p >= 0; p-- {
+		l.leastReturn[p] = h.ops[order[p]].Return
+		if p+1 < n {
+			l.leastReturn[p] = min(l.leastReturn[p], l.leastReturn[p+1])
+		}
+		l.until[p] = p
+		if l.holds[p] == l.holds[p+1] {
+			l.until[p] = l.until[p+1]
+		}
+	}
+	return l
+}
+
+// place finds the first place, not before least, for a refused swap.
+func (l *line) place(c *Op, least int) (int, bool) {
+	// After all that returned before its call, before all that were called after its return.
+	earliest, _ := slices.BinarySearch(l.leastReturn, c.Call)
+	latest, _ := slices.BinarySearchFunc(l.mostCall, c.Return, func(call, ret int64) int {
+		if call > ret {
+			return 1
+		}
+		return -1
+	})
+	place := max(earliest, least)
+	if expected := l.h.index.get(c.Expected); expected != none && l.holds[place] == expected {
+		place = l.until[place] + 1 // a value that is written once does not come back
+	}
+	return place, place <= latest
+}
