@@ -6,6 +6,7 @@ package checkers
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"capsize/histories"
@@ -65,3 +66,6 @@ type Result struct {
 	Coverage        *CoverageEvidence        `json:"coverage,omitempty"`
 	Statistics      *Statistics              `json:"statistics,omitempty"`
 }
+
+// Clock writes a moment of a run as every checker does: in seconds since its start.
+func Clock(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 
 	"capsize/checkers"
+	"capsize/checkers/linearizability"
 	"capsize/histories"
 	"capsize/workloads"
 )
@@ -128,7 +129,7 @@ func (w *Workload) Perform(ctx context.Context, client any, op workloads.Op) (hi
 
 // Checkers are linearizability of each key, with the shortcuts that unique values allow.
 func (w *Workload) Checkers(limits checkers.Limits) []checkers.Checker {
-	return []checkers.Checker{&checkers.Linearizability{
-		Model: w.Model(), Object: checkers.Register, Timeout: limits.Timeout, Memory: limits.Memory, Dir: limits.Dir,
+	return []checkers.Checker{&linearizability.Checker{
+		Model: w.Model(), Object: linearizability.Register, Limits: limits,
 	}}
 }

@@ -1,4 +1,4 @@
-package checkers
+package linearizability
 
 // Object says what each key of a workload is. Where it names one, operations have the names
 // and values given here, every value is given to a key at most once, and exact algorithms of
