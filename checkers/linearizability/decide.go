@@ -40,9 +40,17 @@ func (c *Checker) decide(b *budget, operations []histories.Operation) decision {
 	if b.over() {
 		return decision{reason: why(b.ctx)}
 	}
-	if core := lyingRevisions(operations); core != nil {
-		return decision{outcome: search.Illegal, method: ByRevisions, core: core}
+	d := c.decideByResults(b, operations)
+	if d.outcome != search.Illegal {
+		if core := lyingRevisions(operations); core != nil {
+			return decision{outcome: search.Illegal, method: ByRevisions, core: core}
+		}
 	}
+	return d
+}
+
+// decideByResults judges what the operations returned, without the revisions.
+func (c *Checker) decideByResults(b *budget, operations []histories.Operation) decision {
 	if c.Object == Register {
 		if ops, at, ok := asRegister(operations); ok {
 			return decideRegister(b, ops, at)
