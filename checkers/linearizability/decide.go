@@ -5,6 +5,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"capsize/checkers/linearizability/ordered"
 	"capsize/checkers/linearizability/registers"
 	"capsize/checkers/linearizability/search"
 	"capsize/histories"
@@ -31,8 +32,12 @@ const (
 type decision struct {
 	outcome search.Outcome
 	method  Method
-	core    []int  // Illegal: positions of operations that are impossible by themselves; nil: not known yet
 	reason  string // Unknown
+
+	// Illegal:
+	core     []int          // positions of operations that are impossible by themselves; nil: not known yet
+	elements []int64        // ByOrder: once their reads are restricted to these; nil: as they are
+	why      ordered.Reason // ByOrder
 }
 
 // decide judges the operations of one key.
@@ -51,9 +56,18 @@ func (c *Checker) decide(b *budget, operations []histories.Operation) decision {
 
 // decideByResults judges what the operations returned, without the revisions.
 func (c *Checker) decideByResults(b *budget, operations []histories.Operation) decision {
-	if c.Object == Register {
-		if ops, at, ok := asRegister(operations); ok {
+	switch c.Object {
+	case Register:
+		if ops, at, ok := translate(operations, registerOp); ok {
 			return decideRegister(b, ops, at)
+		}
+	case Mutex:
+		if ops, at, ok := asMutex(operations); ok {
+			return decideRegister(b, ops, at)
+		}
+	case List, Set, Counter:
+		if d, ok := c.decideOrdered(operations); ok {
+			return d
 		}
 	}
 	return c.search(b, operations)
@@ -144,24 +158,6 @@ func interval(op histories.Operation) (call, end int64) {
 		end = search.Never
 	}
 	return call, end
-}
-
-// asRegister translates operations; at tells where each stood. It is not ok where one is not a
-// register's.
-func asRegister(operations []histories.Operation) (ops []registers.Op, at []int, ok bool) {
-	ops, at = make([]registers.Op, 0, len(operations)), make([]int, 0, len(operations))
-	for i := range operations {
-		op := &operations[i]
-		if !says(*op) {
-			continue
-		}
-		o, ok := registerOp(op)
-		if !ok {
-			return nil, nil, false
-		}
-		ops, at = append(ops, o), append(at, i)
-	}
-	return ops, at, true
 }
 
 func registerOp(op *histories.Operation) (o registers.Op, ok bool) {

@@ -72,6 +72,9 @@ func (s *shrinker) explain(c cut) (core []histories.Operation, text string) {
 	case c.decided.method == ByRevisions:
 		core = at(c.prefix, c.decided.core)
 		return core, lyingText(core)
+	case c.decided.method == ByOrder && c.decided.core != nil:
+		core = at(c.prefix, c.decided.core)
+		return core, s.checker.orderText(c.decided, core)
 	case s.checker.Object == Register && c.decided.method != ByPorcupine && c.decided.method != BySearch:
 		core = s.core(c)
 		if len(core) <= coreMost {
@@ -116,8 +119,13 @@ func (s *shrinker) verify(c cut, core []histories.Operation) string {
 		return ""
 	}
 	model := s.checker.Model
-	if c.decided.method == ByRevisions {
+	switch {
+	case c.decided.method == ByRevisions:
 		model = revisionModel()
+	case c.decided.method == ByOrder && c.decided.elements == nil: // the core is one of numbers, which all before it make
+		core = c.prefix
+	case c.decided.method == ByOrder:
+		core = restricted(core, c.decided.elements)
 	}
 	ctx, done := s.budget.begin()
 	defer done()

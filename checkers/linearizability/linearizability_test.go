@@ -277,6 +277,13 @@ func script(t testing.TB, lines string) []histories.Event {
 			t.Fatalf("%q: %v", line, err)
 		}
 		numbers := func(words []string) histories.Value {
+			if len(words) == 1 && words[0][0] == '[' {
+				var v histories.Value
+				if err := v.UnmarshalJSON([]byte(words[0])); err != nil {
+					t.Fatalf("%q: %v", line, err)
+				}
+				return v
+			}
 			var list []int64
 			for _, word := range words {
 				var n int64
@@ -303,7 +310,7 @@ func script(t testing.TB, lines string) []histories.Event {
 		}
 		e := open[process]
 		e.Type = kind
-		if e.F == "read" && kind == histories.OK {
+		if (e.F == "read" || e.F == "add-and-get") && kind == histories.OK {
 			e.Value = numbers(words[2:])
 		}
 		if kind == histories.Fail {

@@ -333,12 +333,14 @@ func act(op histories.Operation) string {
 	case op.F == "read" && op.Output.IsNil():
 		return fmt.Sprintf("the read of nothing (%s)", where(op))
 	case op.F == "read":
-		return fmt.Sprintf("the read of %s (%s)", op.Output, where(op))
+		return fmt.Sprintf("the read of %s (%s)", brief(op.Output), where(op))
+	case op.Type == histories.OK && !op.Output.Equal(op.Input):
+		return fmt.Sprintf("the %s of %s that returned %s (%s)", op.F, brief(op.Input), brief(op.Output), where(op))
 	case swap:
 		replacement, _ := produced(op)
 		return fmt.Sprintf("the compare-and-swap from %d to %d (%s)", value, replacement, where(op))
 	default:
-		return fmt.Sprintf("the %s of %s (%s)", op.F, op.Input, where(op))
+		return fmt.Sprintf("the %s of %s (%s)", op.F, brief(op.Input), where(op))
 	}
 }
 
@@ -351,6 +353,17 @@ func what(found histories.Value) string {
 		return "something else"
 	}
 	return found.String()
+}
+
+// brief writes a value, and of a long list its ends.
+func brief(v histories.Value) string {
+	const shown = 3 // at either end
+	list, _ := v.Ints()
+	if len(list) <= 3*shown {
+		return v.String()
+	}
+	first, last := histories.Ints(list[:shown]...).String(), histories.Ints(list[len(list)-shown:]...).String()
+	return fmt.Sprintf("%d elements, %s … %s", len(list), strings.TrimSuffix(first, "]"), strings.TrimPrefix(last, "["))
 }
 
 // where says who performed an operation, on which node, from when to when.
