@@ -21,10 +21,11 @@ func CheckUnambiguousPart(ops []Op) Verdict {
 		}
 		kept, indices = append(kept, *op), append(indices, i)
 	}
-	_, verdict := analyse(kept, true)
-	if verdict.Outcome != Violation {
+	h, _ := analyse(kept)
+	if len(h.found) == 0 {
 		return Verdict{}
 	}
+	verdict := h.explain()
 	for _, part := range [2][]int{verdict.Core, verdict.Witnesses} {
 		for j := range part {
 			part[j] = indices[part[j]]

@@ -101,14 +101,14 @@ type pool[T any] struct {
 	free  []int32
 }
 
-func (p *pool[T]) add(item T) int32 {
+func (p *pool[T]) add(item *T) int32 {
 	if n := len(p.free); n > 0 {
 		i := p.free[n-1]
 		p.free = p.free[:n-1]
-		p.items[i] = item
+		p.items[i] = *item
 		return i
 	}
-	p.items = append(p.items, item)
+	p.items = append(p.items, *item)
 	return int32(len(p.items) - 1)
 }
 

@@ -156,7 +156,7 @@ func (s *Stream) activate(k int32, call int64) bool {
 // begin makes a value a chain of its own, of which an operation ends now.
 func (s *Stream) begin(k int32) {
 	v := s.values.at(k)
-	v.chain = s.chains.add(chain{head: k, tail: k, current: k, at: int32(len(s.active))})
+	v.chain = s.chains.add(&chain{head: k, tail: k, current: k, at: int32(len(s.active))})
 	before := int64(math.MinInt64)
 	if n := len(s.active); n > 0 {
 		before = max(s.active[n-1].before, s.active[n-1].s)

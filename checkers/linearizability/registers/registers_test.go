@@ -122,7 +122,7 @@ func TestEachVerdictOnRandomHistoriesAgreesWithPorcupine(t *testing.T) {
 	if outcomes[Undecided] > n/25 {
 		t.Errorf("%d of %d histories undecided", outcomes[Undecided], n)
 	}
-	for reason := Phantom; reason <= Held; reason++ {
+	for reason := Phantom; reason <= Unreplaced; reason++ {
 		if reasons[reason] < n/2000 {
 			t.Errorf("only %d violations of %d are %v", reasons[reason], n, reason)
 		}

@@ -98,7 +98,7 @@ const unknown = math.MaxInt64 // a moment that has not come
 func NewStream() *Stream {
 	s := &Stream{known: newValues(64), forgotten: [2]mark{{s: math.MinInt64}, {s: math.MinInt64}}, patience: leastPatience}
 	s.flights.init()
-	s.begin(s.addValue(known{value: Nothing, replaced: unknown, denied: unknown}))
+	s.begin(s.addValue(&known{value: Nothing, replaced: unknown, denied: unknown}))
 	return s
 }
 
@@ -111,7 +111,7 @@ func (s *Stream) StaleRead() Handle { return s.start(flight{kind: Read, value: n
 
 // Write begins a write. End it by Done, Failed or Crashed.
 func (s *Stream) Write(value int64) Handle {
-	return s.start(flight{kind: Write, value: s.produce(known{value: value})})
+	return s.start(flight{kind: Write, value: s.produce(&known{value: value})})
 }
 
 // Swap begins a compare-and-swap. End it by Done if it took effect, Found if it was refused
@@ -120,7 +120,7 @@ func (s *Stream) Swap(expected, value int64) Handle {
 	if expected == value { // finds the value and leaves it: a read
 		return s.start(flight{kind: Swap, value: none, expected: expected})
 	}
-	return s.start(flight{kind: Swap, value: s.produce(known{value: value, swap: true, expected: expected}), expected: expected})
+	return s.start(flight{kind: Swap, value: s.produce(&known{value: value, swap: true, expected: expected}), expected: expected})
 }
 
 // Done ends a write or swap that took effect.
@@ -232,7 +232,7 @@ func (s *Stream) raise(reason Reason, values ...int64) {
 }
 
 // produce makes the value of a write or swap known from its call on.
-func (s *Stream) produce(v known) int32 {
+func (s *Stream) produce(v *known) int32 {
 	if s.stopped() {
 		return none
 	}
@@ -245,7 +245,7 @@ func (s *Stream) produce(v known) int32 {
 	return s.addValue(v)
 }
 
-func (s *Stream) addValue(v known) int32 {
+func (s *Stream) addValue(v *known) int32 {
 	v.chain, v.next = none, none
 	k := s.values.add(v)
 	s.known.add(v.value, k)
