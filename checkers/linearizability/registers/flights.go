@@ -86,6 +86,9 @@ func (f *flights) remove(h Handle) {
 	f.count--
 }
 
+// isOldest says whether no operation in flight that is not stale was called earlier.
+func (f *flights) isOldest(h Handle) bool { return f.oldest == int32(h&(1<<32-1)) }
+
 // leastCall returns the least call of an operation in flight that is not stale, or now if
 // there is none.
 func (f *flights) leastCall(now int64) int64 {

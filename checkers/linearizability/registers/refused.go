@@ -65,10 +65,10 @@ func (h *history) establishedBefore(c *Op) (k int32, by []int32, established boo
 // findUnreplaced finds, of the refused swaps that are stuck, one whose expected value was
 // established before and could not be replaced before it returned: no swap of it had been
 // called by then, and each other chain either had not begun, or must come before the value's
-// own. (A linearization has the value's chain, then whatever replaced it, then the refused
-// swap; the replacement begins with a write called by then, and nothing of it precedes
-// anything of the value's chain.) Any other operation could matter to that, so this proof
-// holds for the whole history only.
+// own, or after one that had not begun. (A linearization has the value's chain, then whatever
+// replaced it, then the refused swap, then what began later. The replacement begins with a
+// write called by then.) Any other operation could matter to that, so this proof holds for
+// the whole history only.
 func (h *history) findUnreplaced(stuck []int32) {
 	for _, i := range stuck[:min(len(stuck), mostFound)] {
 		c := &h.ops[i]
@@ -79,31 +79,39 @@ func (h *history) findUnreplaced(stuck []int32) {
 	}
 }
 
+// replaceable says whether something may have replaced value k, the last of its chain, before
+// the refused swap c returned.
 func (h *history) replaceable(k int32, c *Op) bool {
 	root := k
 	for root != 0 && h.ops[h.blocks[root].producer].Kind == Swap {
 		root = h.index.get(h.ops[h.blocks[root].producer].Expected)
 	}
 	own, _ := h.walk(root)
+	// What must follow a chain that began after c returned cannot be it either.
+	later, candidates := Never, h.zones[:0:0]
 	for j := int32(1); int(j) < len(h.blocks); j++ {
 		p := &h.ops[h.blocks[j].producer]
-		if p.Call > c.Return || j == root {
-			continue
-		}
-		if p.Kind == Swap && p.Expected == c.Expected {
-			return true
-		}
-		if p.Kind != Write {
-			continue
-		}
-		if !h.effective(j) {
-			return true
-		}
-		if z, _ := h.walk(j); z.f >= own.s {
-			return true
+		begun := p.Call <= c.Return
+		switch {
+		case p.Kind == Swap:
+			if begun && p.Expected == c.Expected {
+				return true
+			}
+		case j == root:
+		case !h.effective(j):
+			if begun {
+				return true
+			}
+		default:
+			z, _ := h.walk(j)
+			if !begun {
+				later = min(later, z.f)
+			} else if z.f >= own.s {
+				candidates = append(candidates, z)
+			}
 		}
 	}
-	return false
+	return slices.ContainsFunc(candidates, func(z zone) bool { return z.s <= later })
 }
 
 // placeRefused puts each refused swap at the first place of a legal order of all the rest

@@ -206,6 +206,9 @@ func (s *Stream) end(h Handle, kinds ...Kind) (flight, bool) {
 		return flight{}, false
 	}
 	ended := *f
+	if s.flights.isOldest(h) && len(s.active) > 8*(s.flights.count+leastPatience) {
+		s.endings = s.patience // it held much back: do not wait
+	}
 	s.flights.remove(h)
 	return ended, !s.stopped()
 }
