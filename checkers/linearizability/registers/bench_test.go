@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// benchOps and benchActions are a correct history of 20 busy clients, half of whose
+// benchHistory is a correct history of 20 busy clients, half of whose
 // operations are writes and one in a thousand of unknown outcome.
 func benchHistory(operations int, m mix) ([]Op, []action) {
 	const clients = 20
@@ -88,4 +88,31 @@ func BenchmarkStream(b *testing.B) {
 			b.ReportMetric(float64(held), "held")
 		})
 	}
+}
+
+// Each of b.N is an event of a history that is made on the way, so run it with
+// -benchtime 20000000x for ten million operations, of which ten thousand crash. The time
+// includes the making; bytes are what the stream holds in the end.
+func BenchmarkStreamOfWhatIsYetToHappen(b *testing.B) {
+	source, stream, handles := newBusy(1, 20, mix{writes: 50, crashed: 2}, true), NewStream(), make([]Handle, 20)
+	lost := 0
+	for b.Loop() {
+		a := source.next()
+		if a.what == crashed {
+			lost++
+		}
+		if alarm := a.play(stream, handles); alarm != nil {
+			b.Fatal(alarm)
+		}
+	}
+	var with, without runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&with)
+	held := stream.Held()
+	stream = nil
+	runtime.GC()
+	runtime.ReadMemStats(&without)
+	b.ReportMetric(float64(with.HeapAlloc)-float64(without.HeapAlloc), "bytes")
+	b.ReportMetric(float64(held), "held")
+	b.ReportMetric(float64(lost), "crashed")
 }

@@ -43,6 +43,8 @@ func TestWhatIsWrongIsSaidWithTheOperationsThatShowIt(t *testing.T) {
 			write(1, 1, 2), swap(1, 2, 3, 4), swap(1, 3, 3, 4)}},
 		"two swaps of the empty register, one shown by a read": {DoubleSwap, []int{0, 1, 2}, []int{0, 1}, []Op{
 			swap(Nothing, 1, 1, 2), swap(Nothing, 2, 1, Never), read(2, 3, 4)}},
+		"two things wrong, of which the one that takes less to show is told": {ChainOrder, []int{4, 5, 6}, []int{5, 6}, []Op{
+			write(1, 1, 2), swap(1, 2, 3, 4), swap(2, 3, 5, 6), read(2, 7, 8), write(5, 9, 10), swap(5, 6, 11, 12), read(5, 13, 14)}},
 		"swaps that rest on each other": {SwapCycle, []int{0, 1}, []int{0, 1}, []Op{
 			swap(1, 2, 1, 2), swap(2, 1, 1, 2)}},
 		"a read of a value that was swapped away": {ChainOrder, []int{0, 1, 2}, []int{1, 2}, []Op{

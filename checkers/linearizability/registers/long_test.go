@@ -95,3 +95,19 @@ func TestALongCorrectHistoryRaisesNoAlarmAndHoldsLittle(t *testing.T) {
 		}
 	}
 }
+
+// Refused swaps that do not say what they found need an order that has a place for each.
+func TestALongCorrectHistoryWithRefusedSwapsIsDecided(t *testing.T) {
+	for seed, m := range busyMixes {
+		for _, clients := range []int{3, 20} {
+			source, l := newBusy(uint64(seed), clients, m, false), newLog(clients)
+			for event := range 100_000 {
+				l.add(source.next(), int64(event))
+			}
+			order, _ := Order(l.ops)
+			if err := Replay(l.ops, order); err != nil {
+				t.Errorf("%+v, %d clients: %v: %v", m, clients, Check(l.ops).Outcome, err)
+			}
+		}
+	}
+}

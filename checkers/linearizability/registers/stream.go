@@ -34,11 +34,10 @@ type Stream struct {
 	chains  pool[chain]
 	// active holds the zones of the chains in which something was completed, by f.
 	active []span
-	// The two chains with the greatest s among those forgotten, and the count of endings
-	// since some were looked for.
-	forgotten [2]mark
-	endings   int
-	patience  int // forget after so many endings
+	// forgotten holds the two chains with the greatest s of those that were, to name in an
+	// alarm. After so many endings as patience says it is time to forget some more.
+	forgotten         [2]mark
+	endings, patience int
 
 	path      []int32
 	alarm     *Alarm
@@ -87,9 +86,9 @@ type span struct {
 	chain  int32
 }
 
-// mark is the zone of a chain of which value is one.
+// mark is the s of the zone of a chain, and one of its values.
 type mark struct {
-	f, s, value int64
+	s, value int64
 }
 
 const unknown = math.MaxInt64 // a moment that has not come
