@@ -9,6 +9,7 @@ import (
 // A Stream decides a register's history while it is being made. Feed it what happens, in
 // the order in which it happens: Read, StaleRead, Write and Swap begin an operation and
 // return its handle, and exactly one of Done, Found, Refused, Failed and Crashed ends it.
+// Of events at the same time, feed the beginnings first: then a tie means concurrent.
 //
 //	write := stream.Write(7)
 //	... the request is sent, and answered
