@@ -6,6 +6,7 @@ package checkers
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"capsize/histories"
@@ -38,6 +39,13 @@ type Run struct {
 	Traces  map[string]string // node to the path of its trace.jsonl; a node without one is absent
 }
 
+// Limits bound what a checker may use, and say where its pictures go.
+type Limits struct {
+	Timeout time.Duration // 0: none
+	Memory  uint64        // bytes by which the heap of this process may grow; 0: no limit
+	Dir     string        // the run directory; empty: no pictures are made
+}
+
 // Checker decides one property.
 type Checker interface {
 	Name() string
@@ -58,3 +66,6 @@ type Result struct {
 	Coverage        *CoverageEvidence        `json:"coverage,omitempty"`
 	Statistics      *Statistics              `json:"statistics,omitempty"`
 }
+
+// Clock writes a moment of a run as every checker does: in seconds since its start.
+func Clock(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }

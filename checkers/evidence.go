@@ -8,11 +8,12 @@ import (
 
 // LinearizabilityEvidence is what the linearizability checker saw.
 type LinearizabilityEvidence struct {
-	Method     string      `json:"method"` // how it was decided: "porcupine"
-	Keys       int         `json:"keys"`
-	Operations int         `json:"operations"` // checked, of all keys
-	Undecided  []Undecided `json:"undecided,omitempty"`
-	Violations []Violation `json:"violations,omitempty"` // one per guilty key, the earliest first
+	Keys       int `json:"keys"`
+	Operations int `json:"operations"` // checked, of all keys
+	// Methods tells how many keys were decided by which method, such as "unique values".
+	Methods    map[string]int `json:"methods,omitempty"`
+	Undecided  []Undecided    `json:"undecided,omitempty"`
+	Violations []Violation    `json:"violations,omitempty"` // one per guilty key, the earliest first
 }
 
 // Undecided is a key whose history was neither accepted nor refused.
@@ -25,11 +26,14 @@ type Undecided struct {
 // Violation is a key whose history has no legal order.
 type Violation struct {
 	Key         string                `json:"key"`
-	Explanation string                `json:"explanation"`       // in words, for a person
-	At          time.Duration         `json:"at"`                // when the first operation that cannot be explained returned
-	Core        []histories.Operation `json:"core"`              // a small set of operations that is still impossible
-	Around      []histories.Operation `json:"around"`            // the key's operations around the violation, in order of Call
-	Picture     string                `json:"picture,omitempty"` // Porcupine's visualisation: a file name in the run directory
+	Explanation string                `json:"explanation"`        // in words, for a person
+	At          time.Duration         `json:"at"`                 // when the first operation that cannot be explained returned
+	Core        []histories.Operation `json:"core"`               // a small set of operations that is still impossible
+	Around      []histories.Operation `json:"around"`             // the key's operations around the violation, in order of Call
+	Picture     string                `json:"picture,omitempty"`  // Porcupine's visualisation: a file name in the run directory
+	Method      string                `json:"method,omitempty"`   // by which the key was decided
+	Verified    string                `json:"verified,omitempty"` // what an independent method says of the core
+	Situation   *Situation            `json:"situation,omitempty"`
 }
 
 // LeadersEvidence is what the one-leader-a-term checker saw.

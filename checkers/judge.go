@@ -42,15 +42,15 @@ const stackLinesMost = 8
 func guarded(ctx context.Context, checker Checker, run *Run) (result Result) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			result = Result{Verdict: Unknown, Summary: fmt.Sprintf("the checker itself failed, which says nothing of the system: %v\n%s", cause, panicStack())}
+			result = Result{Verdict: Unknown, Summary: fmt.Sprintf("the checker itself failed, which says nothing of the system: %v\n%s", cause, PanicStack())}
 		}
 	}()
 	return checker.Check(ctx, run)
 }
 
-// panicStack returns the first lines of the stack below the panic. Called by a deferred
-// function.
-func panicStack() string {
+// PanicStack returns the first lines of the stack below the panic. To be called by a
+// deferred function.
+func PanicStack() string {
 	stack := string(debug.Stack())
 	if _, below, ok := strings.Cut(stack, "\npanic("); ok {
 		_, stack, _ = strings.Cut(below, "\n") // panic's own line, then its file

@@ -99,7 +99,7 @@ func (c claims) readStatus(events []histories.Event) (answered bool) {
 		}
 		answered = true
 		if e.Status.Role == "leader" {
-			c.add(Leadership{Term: e.Status.Term, Node: e.Node, Source: fmt.Sprintf("its own status at %s", clock(e.Time))})
+			c.add(Leadership{Term: e.Status.Term, Node: e.Node, Source: fmt.Sprintf("its own status at %s", Clock(e.Time))})
 		}
 	}
 	return answered

@@ -176,3 +176,20 @@ func TestLiveness(t *testing.T) {
 		})
 	}
 }
+
+// log makes events with consecutive indices, a millisecond apart.
+type log struct{ events []histories.Event }
+
+func (l *log) add(e histories.Event) int {
+	e.Index, e.Time = len(l.events), time.Duration(len(l.events))*time.Millisecond
+	l.events = append(l.events, e)
+	return e.Index
+}
+
+func judged(t testing.TB, checker Checker, events []histories.Event) Result {
+	t.Helper()
+	if err := histories.Validate(events); err != nil {
+		t.Fatalf("the test's history is wrong: %v", err)
+	}
+	return checker.Check(context.Background(), &Run{Nodes: []string{"n1", "n2", "n3"}, History: events})
+}

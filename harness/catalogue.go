@@ -13,14 +13,20 @@ import (
 
 // The catalogue: what a plan can name. A new system or workload is one line here.
 
-var systemsByName = map[string]func(ctx context.Context, p *Plan) (systems.System, error){
-	"raftnode": func(ctx context.Context, p *Plan) (systems.System, error) {
+// system is a system that a plan can name.
+type system struct {
+	client systems.KV // connected to nothing: what its clients can do
+	make   func(ctx context.Context, p *Plan) (systems.System, error)
+}
+
+var systemsByName = map[string]system{
+	"raftnode": {client: raftnode.Client(), make: func(ctx context.Context, p *Plan) (systems.System, error) {
 		path, err := program(ctx, "raftnode", p.NodeBinary)
 		if err != nil {
 			return nil, err
 		}
 		return raftnode.New(raftnode.Options{Binary: path, Seed: p.Seed, Retries: 1})
-	},
+	}},
 }
 
 var workloadsByName = map[string]func(p *Plan) (workloads.Workload, error){

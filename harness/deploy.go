@@ -56,7 +56,7 @@ func (r *run) deploy(ctx context.Context, planned nemesis.Schedule) (*deployment
 		return err
 	})
 	prepare.Go(func() (err error) {
-		d.system, err = systemsByName[r.plan.System](prepareCtx, &r.plan)
+		d.system, err = systemsByName[r.plan.System].make(prepareCtx, &r.plan)
 		return err
 	})
 	if err := prepare.Wait(); err != nil {
@@ -254,7 +254,7 @@ func (d *deployment) serves(ctx context.Context, node string) error {
 	var last error
 	for {
 		tryCtx, cancel := context.WithTimeout(ctx, time.Second)
-		if last = client.Put(tryCtx, readyKey, 1); last == nil {
+		if _, last = client.Put(tryCtx, readyKey, 1); last == nil {
 			_, last = client.Get(tryCtx, readyKey)
 		}
 		cancel()

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"capsize/checkers"
 )
 
 // Directory is a run directory: the whole truth about one run.
@@ -42,6 +44,8 @@ type Facts struct {
 	Problems []string  `json:"problems,omitempty"` // what failed in the harness, not in the system
 	Notes    []string  `json:"notes,omitempty"`    // what a reader should know: "stopped early by Ctrl-C"
 	Planned  int       `json:"planned"`            // faults in the schedule
+	// Alarm is what the live check found; it ended the run.
+	Alarm *checkers.Alarm `json:"alarm,omitempty"`
 }
 
 // Save writes the facts to the run directory.

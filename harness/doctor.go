@@ -51,7 +51,7 @@ func (d *deployment) lookAround(ctx context.Context) (nemesis.Survey, error) {
 		return err
 	})
 	prepare.Go(func() (err error) {
-		d.system, err = systemsByName[d.run.plan.System](prepareCtx, &d.run.plan)
+		d.system, err = systemsByName[d.run.plan.System].make(prepareCtx, &d.run.plan)
 		return err
 	})
 	err := prepare.Wait()

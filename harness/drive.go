@@ -23,10 +23,11 @@ type driver struct {
 	recorder  *histories.Recorder
 	opTimeout time.Duration
 	threads   int
-	pace      pace
 
-	mu        sync.Mutex // guards generator
+	mu        sync.Mutex // guards generator and completed
 	generator workloads.Generator
+	completed chan struct{} // closed at the next completion
+	began     time.Time
 
 	tally     tally
 	processes atomic.Int64 // process numbers below this one are used
@@ -35,12 +36,13 @@ type driver struct {
 // tally counts outcomes for live progress.
 type tally struct{ ok, fail, info atomic.Int64 }
 
-// Run drives all client threads until ctx ends. It returns an error only when the
-// recorder can record no more, or a client cannot be made.
+// Run drives all client threads until ctx ends, or the generator ends for each of them. It
+// returns an error only when the recorder can record no more, or a client cannot be made.
 func (d *driver) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	nodes := d.cluster.Nodes()
 	d.processes.Store(int64(d.threads)) // the first processes are numbered like their threads
+	d.completed, d.began = make(chan struct{}), time.Now()
 	for thread := range d.threads {
 		group.Go(func() error {
 			// Round robin over nodes: each node is asked, not only the leader.
@@ -51,73 +53,137 @@ func (d *driver) Run(ctx context.Context) error {
 }
 
 // thread is one client slot. After an unknown outcome it goes on as a fresh process, with
-// a fresh client: the old one's operation may still be in flight.
-func (d *driver) thread(ctx context.Context, thread int, node string) error {
+// fresh clients: the old one's operation may still be in flight.
+func (d *driver) thread(ctx context.Context, thread int, home string) error {
 	process := thread
-	client, err := d.system.Open(d.cluster, node)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.Close() }() // connections only
+	mine := d.clients(home)
+	defer mine.close()
 	var idle backoff
-	for d.pace.wait(ctx) {
-		d.mu.Lock()
-		op := d.generator.Next(thread, process)
-		d.mu.Unlock()
-		done := d.perform(ctx, client, node, process, op)
-		d.mu.Lock()
-		d.generator.Completed(done)
-		d.mu.Unlock()
+	for {
+		op, ok := d.next(ctx, thread, process)
+		if !ok {
+			return nil
+		}
+		done, err := d.perform(ctx, mine, process, op)
+		if err != nil {
+			return err
+		}
+		d.complete(done)
 		if err := d.recorder.Err(); err != nil {
 			return err
 		}
 		if !idle.after(ctx, done.Type) {
 			return nil
 		}
-		if done.Type != histories.Info {
-			continue
-		}
-		process = d.freshProcess()
-		_ = client.Close()
-		if client, err = d.system.Open(d.cluster, node); err != nil {
-			return err
+		if done.Type == histories.Info {
+			process = d.freshProcess()
+			mine.close()
 		}
 	}
-	return nil
+}
+
+// next asks the generator for a thread's next operation, and waits as it says; it reports
+// whether there is one.
+func (d *driver) next(ctx context.Context, thread, process int) (op workloads.Op, ok bool) {
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		step := d.generator.Next(workloads.Moment{Now: time.Since(d.began), Thread: thread, Process: process})
+		completed := d.completed
+		d.mu.Unlock()
+		if op, perform := step.Op(); perform || step.Ends() {
+			return op, perform
+		}
+		if !step.Waits() {
+			completed = nil
+		}
+		d.wait(ctx, step, completed)
+	}
+	return op, false
+}
+
+// wait waits for what a step waits for.
+func (d *driver) wait(ctx context.Context, step workloads.Step, completed <-chan struct{}) {
+	var moment <-chan time.Time
+	if until, named := step.Until(); named {
+		timer := time.NewTimer(until - time.Since(d.began))
+		defer timer.Stop()
+		moment = timer.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-completed:
+	case <-moment:
+	}
+}
+
+// complete tells the generator, and the threads that wait for a completion.
+func (d *driver) complete(done histories.Operation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.generator.Completed(done)
+	close(d.completed)
+	d.completed = make(chan struct{})
+}
+
+// clients are those of one process: most workloads ask one node only.
+type clients struct {
+	driver *driver
+	home   string
+	open   map[string]systems.KV
+}
+
+func (d *driver) clients(home string) *clients {
+	return &clients{driver: d, home: home, open: make(map[string]systems.KV)}
+}
+
+// of returns the node to ask, and the client of it. An empty node is the home.
+func (c *clients) of(node string) (string, systems.KV, error) {
+	if node == "" {
+		node = c.home
+	}
+	if client := c.open[node]; client != nil {
+		return node, client, nil
+	}
+	client, err := c.driver.system.Open(c.driver.cluster, node)
+	if err == nil {
+		c.open[node] = client
+	}
+	return node, client, err
+}
+
+func (c *clients) close() {
+	for node, client := range c.open {
+		_ = client.Close() // connections only
+		delete(c.open, node)
+	}
 }
 
 // perform carries out one operation: its invoke is recorded before anything is sent, its
 // completion after the answer was read. An operation in flight when the run ends is
-// waited for, within its own time-out, so that its outcome is known where possible.
-func (d *driver) perform(ctx context.Context, client systems.KV, node string, process int, op workloads.Op) histories.Operation {
+// waited for, within its own time-out, so that its outcome is known where possible. An
+// error is one of the harness.
+func (d *driver) perform(ctx context.Context, mine *clients, process int, op workloads.Op) (histories.Operation, error) {
+	node, client, err := mine.of(op.Node)
+	if err != nil {
+		return histories.Operation{}, err
+	}
 	invoke := d.recorder.Record(histories.Event{
-		Process: process, Type: histories.Invoke, F: op.F, Key: op.Key, Value: op.Value, Node: node, Final: op.Final,
+		Process: process, Type: histories.Invoke, F: op.F, Key: op.Key, Value: op.Value, Node: node, Stale: op.Stale, Final: op.Final,
 	})
 	opCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.opTimeout)
 	defer cancel()
-	value, err := d.workload.Perform(opCtx, client, op)
-	done := histories.Event{
-		Process: process, Type: histories.Outcome(err), F: op.F, Key: op.Key, Value: op.Value, Node: node, Final: op.Final,
-	}
-	if err != nil {
-		done.Error = err.Error()
-	} else {
-		done.Value = value
-	}
+	reply, err := d.workload.Perform(opCtx, client, op)
+	done := histories.Completion(invoke, reply, err)
 	if again, ok := client.(systems.Attempts); ok && again.Attempts() > 1 {
 		done.Attempts = again.Attempts()
 	}
 	done = d.recorder.Record(done)
 	d.tally.count(done.Type)
-	return operation(invoke, done)
+	return histories.Operations([]histories.Event{invoke, done})[0], nil
 }
 
 // freshProcess returns a process number that was never used.
 func (d *driver) freshProcess() int { return int(d.processes.Add(1) - 1) }
-
-func operation(invoke, done histories.Event) histories.Operation {
-	return histories.Operations([]histories.Event{invoke, done})[0]
-}
 
 func (t *tally) count(outcome histories.Type) {
 	switch outcome {
@@ -146,15 +212,15 @@ func (d *driver) final(ctx context.Context, limit time.Duration) error {
 }
 
 func (d *driver) finalReads(ctx context.Context, node string, ops []workloads.Op) error {
-	client, err := d.system.Open(d.cluster, node)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.Close() }() // connections only
+	mine := d.clients(node)
+	defer mine.close()
 	var idle backoff
 	process := d.freshProcess()
 	for i := 0; i < len(ops) && ctx.Err() == nil; {
-		done := d.perform(ctx, client, node, process, ops[i])
+		done, err := d.perform(ctx, mine, process, ops[i])
+		if err != nil {
+			return err
+		}
 		if err := d.recorder.Err(); err != nil {
 			return err
 		}
@@ -163,6 +229,7 @@ func (d *driver) finalReads(ctx context.Context, node string, ops []workloads.Op
 		}
 		if done.Type == histories.Info {
 			process = d.freshProcess()
+			mine.close()
 		}
 		if !idle.after(ctx, done.Type) {
 			return nil
@@ -184,36 +251,6 @@ func (b *backoff) after(ctx context.Context, outcome histories.Type) bool {
 	}
 	b.next = min(max(2*b.next, 5*time.Millisecond), backoffMost)
 	return sleep(ctx, b.next)
-}
-
-// pace spreads operations evenly over time.
-type pace struct {
-	every time.Duration // between two operations of all clients; 0: no pace
-	start time.Time
-	turn  atomic.Int64
-}
-
-func (p *pace) set(perSecond float64) {
-	p.start = time.Now()
-	if perSecond > 0 {
-		p.every = time.Duration(float64(time.Second) / perSecond)
-	}
-}
-
-// wait blocks until the caller's turn; it reports whether to go on. Turns that nobody
-// took in time are not made up for: after a stall the clients do not all rush at once.
-func (p *pace) wait(ctx context.Context) bool {
-	if p.every == 0 {
-		return ctx.Err() == nil
-	}
-	now := int64(time.Since(p.start) / p.every)
-	for {
-		last := p.turn.Load()
-		mine := max(last+1, now)
-		if p.turn.CompareAndSwap(last, mine) {
-			return sleep(ctx, time.Until(p.start.Add(time.Duration(mine)*p.every)))
-		}
-	}
 }
 
 // sleep waits for d; it reports whether ctx is still live.

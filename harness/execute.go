@@ -3,13 +3,16 @@ package harness
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"capsize/checkers"
 	"capsize/clusters"
 	"capsize/nemesis"
+	"capsize/workloads/generators"
 )
 
 // test is the middle of a run: clients and nemesis against a cluster that serves, then
@@ -18,10 +21,9 @@ func (r *run) test(ctx context.Context, d *deployment) error {
 	watch := newObserver(d.system, d.cluster, r.recorder)
 	driver := &driver{
 		system: d.system, cluster: d.cluster, workload: r.workload, recorder: r.recorder,
-		generator: r.workload.NewGenerator(r.plan.Seed, r.plan.Concurrency),
+		generator: generators.Stagger(r.plan.interval(), r.workload.NewGenerator(r.plan.Seed, r.plan.Concurrency)),
 		opTimeout: r.plan.OpTimeout, threads: r.plan.Concurrency,
 	}
-	driver.pace.set(r.plan.Rate)
 	breaker := r.nemesis(d, watch)
 
 	// The observer outlives the clients: it watches the recovery too.
@@ -38,11 +40,13 @@ func (r *run) test(ctx context.Context, d *deployment) error {
 	return errors.Join(err, breaker.Resolved().Save(r.dir.Resolved()))
 }
 
-// drive lets clients and nemesis work until the time is over, someone interrupts, or one
-// of them can no longer go on.
+// drive lets clients and nemesis work until the time is over, someone interrupts, one of them
+// can no longer go on, or the live check raises an alarm.
 func (r *run) drive(ctx context.Context, clients *driver, breaker *nemesis.Nemesis, watch *observer) error {
 	timed, cancel := context.WithTimeout(ctx, r.plan.TimeLimit)
 	defer cancel()
+	breakCtx, stopBreaking := context.WithCancel(ctx) // outlasts the clients where the cluster is held
+	defer stopBreaking()
 	go func() {
 		select {
 		case <-r.stopped:
@@ -50,15 +54,67 @@ func (r *run) drive(ctx context.Context, clients *driver, breaker *nemesis.Nemes
 		case <-timed.Done():
 		}
 	}()
+	guard := newWatchman(r.workload.Checkers(limitsOf(&r.plan, r.dir)))
+	r.recorder.OnEvent(guard.take)
+	var others sync.WaitGroup
+	others.Go(func() { r.show(timed, clients, breaker, watch) })
+	others.Go(func() { r.stopAtAlarm(timed, guard, breaker, cancel) })
+
 	group, groupCtx := errgroup.WithContext(timed)
-	group.Go(func() error { return clients.Run(groupCtx) })
-	group.Go(func() error { return breaker.Run(groupCtx) })
-	var showing sync.WaitGroup
-	showing.Go(func() { r.show(groupCtx, clients, breaker, watch) })
+	group.Go(func() error {
+		defer cancel() // when the generator has ended, there is nothing left to break
+		return clients.Run(groupCtx)
+	})
+	var breaking error
+	var broken sync.WaitGroup
+	broken.Go(func() {
+		if breaking = breaker.Run(breakCtx); breaking != nil {
+			cancel()
+		}
+	})
 	err := group.Wait()
 	cancel()
-	showing.Wait()
-	return err
+	others.Wait()
+	if r.facts.Alarm != nil {
+		r.hold(ctx, breaker)
+	}
+	stopBreaking()
+	broken.Wait()
+	r.recorder.OnEvent(nil)
+	for _, unjudged := range guard.close() {
+		r.progress.Say("not judged while the run went on: %s", unjudged)
+	}
+	return errors.Join(err, breaking)
+}
+
+// stopAtAlarm ends the clients' work at an alarm of the live check, if the plan says so.
+func (r *run) stopAtAlarm(ctx context.Context, guard *watchman, breaker *nemesis.Nemesis, stop context.CancelFunc) {
+	alarm, raised := guard.violated(ctx)
+	if !raised {
+		return
+	}
+	after := (r.recorder.Elapsed() - alarm.At).Round(time.Millisecond)
+	r.progress.Say("violation seen %s after it happened: %s", after, alarm.Why)
+	if !r.plan.StopOnViolation {
+		return
+	}
+	r.note("stopped at the first violation, %s after it happened at %s", after, checkers.Clock(alarm.At))
+	r.mu.Lock()
+	r.facts.Alarm = &alarm
+	r.mu.Unlock()
+	if r.plan.Hold > 0 {
+		breaker.Hold()
+	}
+	stop()
+}
+
+// hold leaves nodes and faults as they are, for a look.
+func (r *run) hold(ctx context.Context, breaker *nemesis.Nemesis) {
+	if r.plan.Hold == 0 {
+		return
+	}
+	r.progress.Say("held for %s as it was at the violation (%s in force); Ctrl-C goes on", r.plan.Hold, strings.Join(breaker.InForce(), ", "))
+	sleep(ctx, r.plan.Hold)
 }
 
 // recover heals everything, proves it, and lets every node answer the last reads. It

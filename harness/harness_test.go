@@ -1,10 +1,8 @@
 package harness
 
 import (
-	"context"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,49 +93,6 @@ func TestARunThatWasNotEndedIsKnownAsSuch(t *testing.T) {
 	}
 }
 
-func TestThePaceIsKeptByAllClientsTogetherAndNotMadeUpForAfterAStall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var p pace
-		p.set(100)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		var mu sync.Mutex
-		count := 0
-		var clients sync.WaitGroup
-		for range 4 {
-			clients.Go(func() {
-				for p.wait(ctx) {
-					mu.Lock()
-					count++
-					stall := count == 500
-					mu.Unlock()
-					if stall {
-						time.Sleep(time.Millisecond)
-					}
-				}
-			})
-		}
-		clients.Wait()
-		if count < 990 || count > 1010 {
-			t.Errorf("%d operations in 10 s at 100 a second", count)
-		}
-	})
-	synctest.Test(t, func(t *testing.T) {
-		var p pace
-		p.set(10)
-		time.Sleep(5 * time.Second) // nobody takes a turn for 5 s
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		count := 0
-		for p.wait(ctx) {
-			count++
-		}
-		if count > 11 {
-			t.Errorf("%d operations in the second after a stall of 5 s at 10 a second", count)
-		}
-	})
-}
-
 func TestBackoffGrowsWhileRefusedAndEndsWithSuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoff
@@ -154,13 +109,4 @@ func TestBackoffGrowsWhileRefusedAndEndsWithSuccess(t *testing.T) {
 			t.Errorf("after a success it waited %s", waited)
 		}
 	})
-}
-
-func TestAnOperationOfUnknownOutcomeNeverReturns(t *testing.T) {
-	invoke := histories.Event{Process: 3, Type: histories.Invoke, F: "write", Value: histories.Int(1), Time: 1}
-	done := invoke
-	done.Type, done.Time = histories.Info, 2
-	if op := operation(invoke, done); op.Return != histories.Forever || !op.Output.IsNil() {
-		t.Errorf("%+v", op)
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"capsize/checkers"
 	"capsize/histories"
@@ -178,6 +179,9 @@ func (r *recorded) judge(ctx context.Context) *Judgement {
 			}
 		}
 	}
+	if alarm := r.facts.Alarm; alarm != nil && !confirmed(results, alarm) {
+		j.Problems = append(j.Problems, fmt.Sprintf("the live check of %s raised an alarm that its check of the finished run does not confirm, a defect of the checker: %s", alarm.Checker, alarm.Why))
+	}
 	j.Status = statusOf(checkers.Overall(results), len(j.Problems) > 0)
 	j.Verdict = j.Status.String()
 	j.Headline = reports.Headline(j.Verdict, results)
@@ -185,6 +189,13 @@ func (r *recorded) judge(ctx context.Context) *Judgement {
 		j.Headline = "The harness failed, so this run says nothing of the system: " + j.Problems[0]
 	}
 	return j
+}
+
+// confirmed reports whether the checker that raised an alarm has found a violation.
+func confirmed(results []checkers.Result, alarm *checkers.Alarm) bool {
+	return slices.ContainsFunc(results, func(r checkers.Result) bool {
+		return r.Checker == alarm.Checker && r.Verdict == checkers.Invalid
+	})
 }
 
 // statusOf combines the checkers' verdict with whether the harness failed: a violation
@@ -202,19 +213,19 @@ func statusOf(verdict checkers.Verdict, harnessFailed bool) Status {
 	}
 }
 
+func limitsOf(plan *Plan, dir Directory) checkers.Limits {
+	return checkers.Limits{Timeout: plan.CheckTimeout, Memory: uint64(plan.CheckMemory), Dir: string(dir)}
+}
+
 func (r *recorded) checkers() []checkers.Checker {
-	return []checkers.Checker{
-		&checkers.Linearizability{
-			Model: r.workload.Model(), UniqueValues: true, Timeout: r.plan.CheckTimeout,
-			Memory: uint64(r.plan.CheckMemory), Dir: string(r.dir),
-		},
+	return append(r.workload.Checkers(limitsOf(&r.plan, r.dir)), []checkers.Checker{
 		&checkers.Leaders{},
 		&checkers.Exits{},
 		&checkers.Liveness{Bound: r.plan.RecoveryLimit},
 		&checkers.Faults{Planned: r.facts.Planned},
 		&checkers.Coverage{Demands: r.demands},
 		&checkers.Stats{MinimumOK: r.plan.MinOK},
-	}
+	}...)
 }
 
 func (r *recorded) report(j *Judgement) *reports.Run {

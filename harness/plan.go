@@ -55,6 +55,9 @@ type Plan struct {
 	OutageLimit     time.Duration `yaml:"outage-limit"`
 	Schedule        string        `yaml:"schedule"`
 
+	StopOnViolation bool          `yaml:"stop-on-violation"`
+	Hold            time.Duration `yaml:"hold"`
+
 	RecoveryLimit time.Duration `yaml:"recovery-limit"`
 	MinOK         int           `yaml:"min-ok"`
 	CheckTimeout  time.Duration `yaml:"check-timeout"`
@@ -81,6 +84,7 @@ func DefaultPlan() Plan {
 		Nemesis:         []string{"partition", "pause", "kill"},
 		NemesisInterval: 5 * time.Second,
 		NemesisOverlap:  1,
+		StopOnViolation: true,
 		RecoveryLimit:   10 * time.Second,
 		MinOK:           100,
 		CheckTimeout:    time.Minute,
@@ -164,7 +168,23 @@ func (p *Plan) validateClients() error {
 	if p.OpsPerKey < 10 || p.OpsPerKey > 1_000_000 {
 		return usage("ops-per-key", p.OpsPerKey, "10 to 1000000 operations before a key is replaced by a fresh one")
 	}
+	workload, err := workloadsByName[p.Workload](p)
+	if err != nil {
+		return &UsageError{"workload", p.Workload, err.Error()}
+	}
+	if err := workload.Fits(systemsByName[p.System].client); err != nil {
+		return &UsageError{"workload", p.Workload, fmt.Sprintf("with the system %s: %v", p.System, err)}
+	}
 	return positive(duration{"op-timeout", p.OpTimeout, time.Minute}, duration{"time-limit", p.TimeLimit, 24 * time.Hour})
+}
+
+// interval is the time between two operations of all clients; 0: as fast as the cluster
+// answers.
+func (p *Plan) interval() time.Duration {
+	if p.Rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / p.Rate)
 }
 
 func (p *Plan) validateNemesis() error {
@@ -199,6 +219,12 @@ func (p *Plan) validateNemesis() error {
 }
 
 func (p *Plan) validateBudgets() error {
+	if p.Hold < 0 || p.Hold > 24*time.Hour {
+		return &UsageError{"hold", p.Hold.String(), "0 for not at all, or a time up to 24h"}
+	}
+	if p.Hold > 0 && !p.StopOnViolation {
+		return &UsageError{"hold", p.Hold.String(), "the cluster can be held for a look only with --stop-on-violation"}
+	}
 	if p.MinOK < 1 {
 		return usage("min-ok", p.MinOK, "at least 1: a run in which nothing happened must never be valid")
 	}

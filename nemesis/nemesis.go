@@ -83,6 +83,9 @@ type Nemesis struct {
 	inForce map[int]standingStep // by step; also what could not be healed
 	began   map[int]Planned      // every step that began, as it was resolved
 	outage  outage
+
+	holdOnce sync.Once
+	held     chan struct{} // closed by Hold
 }
 
 // New makes a Nemesis. The schedule must be valid for these nodes.
@@ -97,7 +100,7 @@ func New(config Config) *Nemesis {
 		config.Say = func(string, ...any) {}
 	}
 	n := &Nemesis{
-		config: config, effects: newEffects(config), inForce: make(map[int]standingStep), began: make(map[int]Planned),
+		config: config, effects: newEffects(config), inForce: make(map[int]standingStep), began: make(map[int]Planned), held: make(chan struct{}),
 		outage: outage{limit: config.Schedule.OutageLimit, nodes: config.Nodes},
 	}
 	n.effects.standing = n.standing
@@ -116,12 +119,25 @@ func (n *Nemesis) Run(ctx context.Context) error {
 	var steps sync.WaitGroup // no more than the schedule has
 	defer steps.Wait()
 	for i, step := range n.config.Schedule.Steps {
-		if !sleep(ctx, time.Until(start.Add(step.At))) {
+		if !sleep(ctx, time.Until(start.Add(step.At))) || n.isHeld() {
 			return nil
 		}
 		steps.Go(func() { n.carryOut(ctx, i+1, step) })
 	}
 	return nil
+}
+
+// Hold keeps what is in force as it is until the ctx of Run ends, beyond its time, and begins
+// no other step: so that a person can look at the cluster.
+func (n *Nemesis) Hold() { n.holdOnce.Do(func() { close(n.held) }) }
+
+func (n *Nemesis) isHeld() bool {
+	select {
+	case <-n.held:
+		return true
+	default:
+		return false
+	}
 }
 
 // carryOut is the life of one fault. The end of ctx shortens it, but a command under way
@@ -157,8 +173,18 @@ func (n *Nemesis) carryOut(ctx context.Context, id int, step Step) {
 	_ = n.heal(context.WithoutCancel(ctx), planned, lines) // it is recorded; HealAll tries again
 }
 
-// sustain waits until a step's time is over. A fault that acts meanwhile tells what it did.
+// sustain waits until a step's time is over, or longer where it is held. A fault that acts
+// meanwhile tells what it did.
 func (n *Nemesis) sustain(ctx context.Context, fault Fault, planned Planned, until time.Time) []string {
+	defer func() {
+		if n.isHeld() {
+			<-ctx.Done()
+		}
+	}()
+	return n.sustainUntil(ctx, fault, planned, until)
+}
+
+func (n *Nemesis) sustainUntil(ctx context.Context, fault Fault, planned Planned, until time.Time) []string {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	sustained, ok := fault.(Sustained)

@@ -199,7 +199,7 @@ func (f *fixture) run() *Run {
 		r.Plan = append(r.Plan, Field{key, value})
 	}
 	r.Results = []checkers.Result{
-		{Checker: "linearizability", Verdict: checkers.Valid, Summary: fmt.Sprintf("%d operations on 40 keys are linearizable", counts.OK), Took: 21759837, Linearizability: &checkers.LinearizabilityEvidence{Method: "porcupine", Keys: 40, Operations: counts.OK}},
+		{Checker: "linearizability", Verdict: checkers.Valid, Summary: fmt.Sprintf("%d operations on 40 keys are linearizable", counts.OK), Took: 21759837, Linearizability: &checkers.LinearizabilityEvidence{Methods: map[string]int{"unique values": 40}, Keys: 40, Operations: counts.OK}},
 		{Checker: "one-leader-a-term", Verdict: checkers.Valid, Summary: "6 terms had a leader, and none had two (trace of n1, trace of n2, status polls)", Took: 38149859, Leaders: &checkers.LeadersEvidence{
 			Sources: []string{"trace of n1", "trace of n2", "status polls"}, Terms: []checkers.Leadership{{Term: 1, Node: "n1", Source: "n1/trace.jsonl:6"}, {Term: 2, Node: "n2", Source: "n2/trace.jsonl:3783"}},
 		}},

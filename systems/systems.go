@@ -10,7 +10,6 @@ package systems
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"capsize/clusters"
@@ -32,24 +31,23 @@ type System interface {
 }
 
 // KV is the client of one process: a key-value store with integer values. It is not
-// used concurrently.
+// used concurrently. A client that can do more has more methods: the interfaces that
+// workloads ask for, such as list.Lists.
 //
 // A nil error means that the operation happened. An error that proves the opposite is
-// marked with [histories.Definite]; any other error, above all a time-out or a lost
-// connection, means that nobody knows. A client that sends a request again must make
-// sure that it applies once, and report the number of attempts through [Attempts].
+// marked with [histories.Definite]; one that proves that it was refused is a
+// [histories.Refusal]; any other error, above all a time-out or a lost connection, means
+// that nobody knows. A client that sends a request again must make sure that it applies
+// once, and report the number of attempts through [Attempts].
 type KV interface {
 	// Get reads a key; [histories.Nil] where it was never written.
-	Get(ctx context.Context, key string) (histories.Value, error)
-	Put(ctx context.Context, key string, value int64) error
-	// CompareAndSwap sets the key to replacement if it holds expected. A definite
-	// [ErrMismatch] says that it held something else.
-	CompareAndSwap(ctx context.Context, key string, expected, replacement int64) error
+	Get(ctx context.Context, key string) (histories.Reply, error)
+	Put(ctx context.Context, key string, value int64) (histories.Reply, error)
+	// CompareAndSwap sets the key to replacement if it holds expected. A
+	// [histories.Refusal] says that it held something else.
+	CompareAndSwap(ctx context.Context, key string, expected, replacement int64) (histories.Reply, error)
 	Close() error
 }
-
-// ErrMismatch: a compare-and-swap found another value than the expected one.
-var ErrMismatch = errors.New("the register holds another value")
 
 // Attempts is implemented by clients that send a request again.
 type Attempts interface {

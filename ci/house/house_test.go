@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"harness":                  {"reports", "checkers", "workloads", "nemesis", "systems", "clusters", "histories"},
 	"reports":                  {"checkers", "histories"},
 	"checkers":                 {"histories"},
-	"workloads":                {"histories"},
+	"workloads":                {"checkers", "histories"},
 	"nemesis":                  {"clusters", "histories"},
 	"nemesis/agent":            {"clusters"},
 	"systems":                  {"clusters", "histories"},

@@ -19,7 +19,6 @@ import (
 
 	"capsize/clusters"
 	"capsize/histories"
-	"capsize/systems"
 )
 
 // client is one process's client. Its session and sequence numbers make an operation
@@ -60,30 +59,42 @@ func newSession() (string, error) {
 }
 
 // Get reads a key.
-func (c *client) Get(ctx context.Context, key string) (histories.Value, error) {
+func (c *client) Get(ctx context.Context, key string) (histories.Reply, error) {
 	answer, err := c.do(ctx, http.MethodGet, "/v1/kv/"+url.PathEscape(key), nil)
-	if err != nil || answer.Value == nil {
-		return histories.Nil, err
-	}
-	value, err := strconv.ParseInt(*answer.Value, 10, 64)
 	if err != nil {
-		return histories.Nil, fmt.Errorf("get %s: it holds no number: %w", key, err)
+		return histories.Reply{}, err
 	}
-	return histories.Int(value), nil
+	value, err := integer(answer.Value)
+	if err != nil {
+		return histories.Reply{}, fmt.Errorf("get %s: %w", key, err)
+	}
+	return histories.Reply{Value: value, Revision: answer.ModRevision}, nil
 }
 
 // Put writes a key.
-func (c *client) Put(ctx context.Context, key string, value int64) error {
-	_, err := c.do(ctx, http.MethodPut, "/v1/kv/"+url.PathEscape(key), map[string]any{"value": number(value)})
-	return err
+func (c *client) Put(ctx context.Context, key string, value int64) (histories.Reply, error) {
+	answer, err := c.do(ctx, http.MethodPut, "/v1/kv/"+url.PathEscape(key), map[string]any{"value": number(value)})
+	return histories.Reply{Revision: answer.Revision}, err
 }
 
 // CompareAndSwap replaces a key's value if it is the expected one.
-func (c *client) CompareAndSwap(ctx context.Context, key string, expected, replacement int64) error {
-	_, err := c.do(ctx, http.MethodPost, "/v1/kv/"+url.PathEscape(key)+"/cas", map[string]any{
+func (c *client) CompareAndSwap(ctx context.Context, key string, expected, replacement int64) (histories.Reply, error) {
+	answer, err := c.do(ctx, http.MethodPost, "/v1/kv/"+url.PathEscape(key)+"/cas", map[string]any{
 		"expected": map[string]any{"value": number(expected)}, "value": number(replacement),
 	})
-	return err
+	return histories.Reply{Revision: answer.Revision}, err
+}
+
+// integer reads a number that a node keeps as a string; nil: nothing is there.
+func integer(text *string) (histories.Value, error) {
+	if text == nil {
+		return histories.Nil, nil
+	}
+	value, err := strconv.ParseInt(*text, 10, 64)
+	if err != nil {
+		return histories.Nil, fmt.Errorf("it holds no number: %w", err)
+	}
+	return histories.Int(value), nil
 }
 
 // number is how a client keeps a number: the node keeps strings.
@@ -100,9 +111,11 @@ func (c *client) Close() error {
 
 // answer is the body of every reply.
 type answer struct {
-	Value   *string `json:"value"`
-	Error   string  `json:"error"`
-	Outcome string  `json:"outcome"`
+	Value       *string `json:"value"`
+	Revision    int64   `json:"revision"`
+	ModRevision int64   `json:"modRevision"`
+	Error       string  `json:"error"`
+	Outcome     string  `json:"outcome"`
 }
 
 // do performs one operation: it sends the request, and while the outcome is unknown and
@@ -120,7 +133,7 @@ func (c *client) do(ctx context.Context, method, path string, body map[string]an
 	for attempt := 0; attempt <= c.retries && (attempt == 0 || ctx.Err() == nil); attempt++ {
 		got, err := c.try(ctx, attempt, method, path, body)
 		switch {
-		case err == nil, errors.Is(err, systems.ErrMismatch):
+		case err == nil, errors.As(err, new(*histories.Refusal)):
 			return got, err
 		case histories.Outcome(err) != histories.Fail:
 			unknown = errors.Join(unknown, err)
@@ -216,7 +229,8 @@ func (a answer) verdict(request *http.Request, response *http.Response) error {
 	case a.Outcome != "definite" || response.StatusCode < http.StatusBadRequest:
 		return err
 	case response.StatusCode == http.StatusConflict && a.Error == "mismatch":
-		return histories.Definite(systems.ErrMismatch)
+		found, err := integer(a.Value)
+		return &histories.Refusal{Found: found, Said: err == nil, Revision: a.ModRevision}
 	}
 	return histories.Definite(err)
 }

@@ -60,6 +60,10 @@ func (s *System) Ports() []clusters.Port {
 	return []clusters.Port{{Name: clientPort, Number: 7080}, {Name: peerPort, Number: 7070, Peer: true}}
 }
 
+// Client returns a client that is connected to nothing, to be asked by type assertion what
+// the clients that Open returns can do.
+func Client() systems.KV { return new(client) }
+
 // Files is the program.
 func (s *System) Files(context.Context) ([]clusters.File, error) {
 	return []clusters.File{{Local: s.options.Binary, Name: program, Mode: 0o755}}, nil

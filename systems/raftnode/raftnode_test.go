@@ -196,11 +196,11 @@ func TestTheOutcomeOfAnOperation(t *testing.T) {
 			kv := open(t, cluster, "n1", c.retries)
 			ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 			defer cancel()
-			err := kv.CompareAndSwap(ctx, "x", 1, 2)
+			_, err := kv.CompareAndSwap(ctx, "x", 1, 2)
 			if got := histories.Outcome(err); got != c.want {
 				t.Errorf("outcome %v (%v), want %v", got, err, c.want)
 			}
-			if errors.Is(err, systems.ErrMismatch) != c.mismatch {
+			if errors.As(err, new(*histories.Refusal)) != c.mismatch {
 				t.Errorf("error %v", err)
 			}
 			if got := kv.(systems.Attempts).Attempts(); got != c.attempts {
@@ -233,13 +233,13 @@ func TestEachOperationHasASequenceOfItsOwn(t *testing.T) {
 	cluster, journal := scripted(t, "refuse ok null")
 	kv := open(t, cluster, "n1", 1)
 	ctx := context.Background()
-	_ = kv.Put(ctx, "x", 1) // refused
-	value, err := kv.Get(ctx, "x")
-	if n, _ := value.Int(); err != nil || n != 7 {
-		t.Errorf("get: %v, %v", value, err)
+	_, _ = kv.Put(ctx, "x", 1) // refused
+	reply, err := kv.Get(ctx, "x")
+	if n, _ := reply.Value.Int(); err != nil || n != 7 {
+		t.Errorf("get: %v, %v", reply, err)
 	}
-	if value, err := kv.Get(ctx, "y"); err != nil || !value.IsNil() {
-		t.Errorf("get of nothing: %v, %v", value, err)
+	if reply, err := kv.Get(ctx, "y"); err != nil || !reply.Value.IsNil() {
+		t.Errorf("get of nothing: %v, %v", reply, err)
 	}
 	for i, request := range journal.list() {
 		if !strings.HasSuffix(request, fmt.Sprintf(" %d", i+1)) {
@@ -257,7 +257,7 @@ func TestRetriesNeverOutliveTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if err := kv.Put(ctx, "x", 1); histories.Outcome(err) != histories.Info {
+	if _, err := kv.Put(ctx, "x", 1); histories.Outcome(err) != histories.Info {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(began); took > 2*time.Second {
@@ -274,7 +274,7 @@ func TestABusyClientReusesItsConnection(t *testing.T) {
 	defer server.Close()
 	kv := open(t, &loopback{nodes: []string{"n1"}, listen: map[string]string{"n1" + clientPort: server.Listener.Addr().String()}}, "n1", 1)
 	for range 20 {
-		if err := kv.Put(context.Background(), "x", 1); err != nil {
+		if _, err := kv.Put(context.Background(), "x", 1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,15 +335,21 @@ func TestTheSystemRunsAndIsObserved(t *testing.T) {
 	defer cancel()
 	for i, node := range cluster.nodes {
 		kv := open(t, cluster, node, 1)
-		until(ctx, t, node+" accepts a put", func() bool { return kv.Put(ctx, "x", int64(i)) == nil })
-		if err := kv.CompareAndSwap(ctx, "x", int64(i), 50); err != nil {
+		until(ctx, t, node+" accepts a put", func() bool {
+			_, err := kv.Put(ctx, "x", int64(i))
+			return err == nil
+		})
+		if _, err := kv.CompareAndSwap(ctx, "x", int64(i), 50); err != nil {
 			t.Errorf("%s: %v", node, err)
 		}
-		if err := kv.CompareAndSwap(ctx, "x", 49, 51); !errors.Is(err, systems.ErrMismatch) || histories.Outcome(err) != histories.Fail {
-			t.Errorf("%s: %v", node, err)
+		swapped, err := kv.Get(ctx, "x")
+		if err != nil || !swapped.Value.Equal(histories.Int(50)) || swapped.Revision == 0 {
+			t.Errorf("%s: %v, %v", node, swapped, err)
 		}
-		if value, err := kv.Get(ctx, "x"); err != nil || !value.Equal(histories.Int(50)) {
-			t.Errorf("%s: %v, %v", node, value, err)
+		_, err = kv.CompareAndSwap(ctx, "x", 49, 51)
+		refusal := (*histories.Refusal)(nil)
+		if !errors.As(err, &refusal) || !refusal.Said || !refusal.Found.Equal(histories.Int(50)) || refusal.Revision != swapped.Revision {
+			t.Errorf("%s: %v", node, err)
 		}
 	}
 	leader := ""
@@ -365,7 +371,8 @@ func TestTheSystemRunsAndIsObserved(t *testing.T) {
 	until(ctx, t, "a put by the next node", func() bool {
 		opCtx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		return kv.Put(opCtx, "x", 60) == nil && kv.(systems.Attempts).Attempts() == 2
+		_, err := kv.Put(opCtx, "x", 60)
+		return err == nil && kv.(systems.Attempts).Attempts() == 2
 	})
 	for name := range system.Artifacts("n1") {
 		if info, err := os.Stat(filepath.Join(cluster.Host("n1").Dir(), name)); err != nil || info.Size() == 0 {

@@ -48,8 +48,12 @@ func (g *generator) fresh() *key {
 	return k
 }
 
-// Next returns the thread's next operation.
-func (g *generator) Next(thread, _ int) workloads.Op {
+// Next returns the thread's next operation; it never waits and never ends.
+func (g *generator) Next(now workloads.Moment) workloads.Step {
+	return workloads.Perform(g.op(now.Thread))
+}
+
+func (g *generator) op(thread int) workloads.Op {
 	random, o := g.random[thread], g.options
 	// Both draws always happen, so that a thread's sequence does not depend on the others.
 	slot, dice := random.IntN(o.Keys), random.IntN(o.Reads+o.Writes+o.CAS)

@@ -63,6 +63,9 @@ func step(s state, op histories.Operation) (bool, state) {
 		if !ok || len(pair) != 2 {
 			return false, s
 		}
+		if op.Refused {
+			return refused(s, op.Output, pair[0]), s
+		}
 		if s != (state{true, pair[0]}) {
 			// It must have found what it expected only if it is known to have happened.
 			return op.Type != histories.OK, s
@@ -71,6 +74,17 @@ func step(s state, op histories.Operation) (bool, state) {
 	default:
 		return false, s
 	}
+}
+
+// refused reports whether a state is what a compare-and-swap found that was refused.
+func refused(s state, found histories.Value, expected int64) bool {
+	if value, said := found.Int(); said {
+		return s == state{true, value}
+	}
+	if found.IsNil() {
+		return !s.written
+	}
+	return s != state{true, expected} // the answer did not say
 }
 
 // describe says what an operation did, for pictures.

@@ -10,6 +10,8 @@ import (
 	"context"
 	"fmt"
 
+	"capsize/checkers"
+	"capsize/checkers/linearizability"
 	"capsize/histories"
 	"capsize/workloads"
 )
@@ -91,28 +93,43 @@ func (w *Workload) Name() string { return "register" }
 // Store is what the workload's clients must be: key-value stores with integer values. An
 // error says what became of the operation as [histories.Outcome] understands it.
 type Store interface {
-	Get(ctx context.Context, key string) (histories.Value, error)
-	Put(ctx context.Context, key string, value int64) error
-	CompareAndSwap(ctx context.Context, key string, expected, replacement int64) error
+	Get(ctx context.Context, key string) (histories.Reply, error)
+	Put(ctx context.Context, key string, value int64) (histories.Reply, error)
+	CompareAndSwap(ctx context.Context, key string, expected, replacement int64) (histories.Reply, error)
+}
+
+// Fits says that a client must be a [Store].
+func (w *Workload) Fits(client any) error {
+	if _, ok := client.(Store); !ok {
+		return fmt.Errorf("the register workload needs get, put and compare-and-swap, which a %T does not have", client)
+	}
+	return nil
 }
 
 // Perform carries out one operation, once.
-func (w *Workload) Perform(ctx context.Context, client any, op workloads.Op) (histories.Value, error) {
+func (w *Workload) Perform(ctx context.Context, client any, op workloads.Op) (histories.Reply, error) {
 	store, ok := client.(Store)
 	if !ok {
-		return histories.Nil, histories.Definite(fmt.Errorf("%s %s: a client of type %T is no key-value store", op.F, op.Key, client))
+		return histories.Reply{}, histories.Definite(w.Fits(client))
 	}
 	switch op.F {
 	case Read:
 		return store.Get(ctx, op.Key)
 	case Write:
 		if value, ok := op.Value.Int(); ok {
-			return op.Value, store.Put(ctx, op.Key, value)
+			return store.Put(ctx, op.Key, value)
 		}
 	case CAS:
 		if pair, ok := op.Value.Ints(); ok && len(pair) == 2 {
-			return op.Value, store.CompareAndSwap(ctx, op.Key, pair[0], pair[1])
+			return store.CompareAndSwap(ctx, op.Key, pair[0], pair[1])
 		}
 	}
-	return histories.Nil, histories.Definite(fmt.Errorf("%s %s %s: the register workload knows no such operation", op.F, op.Key, op.Value))
+	return histories.Reply{}, histories.Definite(fmt.Errorf("%s %s %s: the register workload knows no such operation", op.F, op.Key, op.Value))
+}
+
+// Checkers are linearizability of each key, with the shortcuts that unique values allow.
+func (w *Workload) Checkers(limits checkers.Limits) []checkers.Checker {
+	return []checkers.Checker{&linearizability.Checker{
+		Model: w.Model(), Object: linearizability.Register, Limits: limits,
+	}}
 }

@@ -52,32 +52,30 @@ type memory struct {
 	values map[string]int64
 }
 
-var errMismatch = errors.New("mismatch")
-
-func (m *memory) Get(_ context.Context, key string) (histories.Value, error) {
+func (m *memory) Get(_ context.Context, key string) (histories.Reply, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if value, ok := m.values[key]; ok {
-		return histories.Int(value), nil
+		return histories.Reply{Value: histories.Int(value)}, nil
 	}
-	return histories.Nil, nil
+	return histories.Reply{}, nil
 }
 
-func (m *memory) Put(_ context.Context, key string, value int64) error {
+func (m *memory) Put(_ context.Context, key string, value int64) (histories.Reply, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.values[key] = value
-	return nil
+	return histories.Reply{}, nil
 }
 
-func (m *memory) CompareAndSwap(_ context.Context, key string, expected, replacement int64) error {
+func (m *memory) CompareAndSwap(_ context.Context, key string, expected, replacement int64) (histories.Reply, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if value, ok := m.values[key]; !ok || value != expected {
-		return histories.Definite(errMismatch)
+		return histories.Reply{}, &histories.Refusal{Found: histories.Int(value), Said: ok}
 	}
 	m.values[key] = replacement
-	return nil
+	return histories.Reply{}, nil
 }
 
 // play drives a generator with threads that take turns, against a right store. outcome
@@ -87,12 +85,12 @@ func play(w *Workload, seed uint64, threads, count int, outcome func(histories.O
 	store := &memory{values: make(map[string]int64)}
 	var ops []histories.Operation
 	for i := range count {
-		op := g.Next(i%threads, i%threads)
-		value, err := w.Perform(context.Background(), store, op)
-		done := histories.Operation{
-			F: op.F, Key: op.Key, Input: op.Value, Output: value, Type: histories.Outcome(err),
-			Process: i % threads, Call: time.Duration(2 * i), Return: time.Duration(2*i + 1), Invoked: 2 * i, Returned: 2*i + 1,
-		}
+		op := next(g, i%threads)
+		reply, err := w.Perform(context.Background(), store, op)
+		invoke := histories.Event{Process: i % threads, F: op.F, Key: op.Key, Value: op.Value, Index: 2 * i, Time: time.Duration(2 * i)}
+		completion := histories.Completion(invoke, reply, err)
+		completion.Index, completion.Time = 2*i+1, time.Duration(2*i+1)
+		done := histories.Operations([]histories.Event{invoke, completion})[0]
 		if outcome != nil {
 			done.Type = outcome(done)
 		}
@@ -100,6 +98,11 @@ func play(w *Workload, seed uint64, threads, count int, outcome func(histories.O
 		g.Completed(done)
 	}
 	return ops, g
+}
+
+func next(g workloads.Generator, thread int) workloads.Op {
+	op, _ := g.Next(workloads.Moment{Thread: thread, Process: thread}).Op()
+	return op
 }
 
 func TestTheSameSeedGivesTheSameOperations(t *testing.T) {
@@ -220,15 +223,15 @@ func TestPerformSaysWhatBecameOfAnOperation(t *testing.T) {
 	ctx := context.Background()
 	store := &memory{values: make(map[string]int64)}
 	steps := []struct {
-		op   workloads.Op
-		want histories.Value
-		err  error
-		ends histories.Type
+		op      workloads.Op
+		want    histories.Value
+		refused bool
+		ends    histories.Type
 	}{
 		{op: workloads.Op{F: Read, Key: "k"}, ends: histories.OK},
-		{op: workloads.Op{F: Write, Key: "k", Value: histories.Int(1)}, want: histories.Int(1), ends: histories.OK},
-		{op: workloads.Op{F: CAS, Key: "k", Value: histories.Ints(1, 2)}, want: histories.Ints(1, 2), ends: histories.OK},
-		{op: workloads.Op{F: CAS, Key: "k", Value: histories.Ints(1, 3)}, err: errMismatch, ends: histories.Fail},
+		{op: workloads.Op{F: Write, Key: "k", Value: histories.Int(1)}, ends: histories.OK},
+		{op: workloads.Op{F: CAS, Key: "k", Value: histories.Ints(1, 2)}, ends: histories.OK},
+		{op: workloads.Op{F: CAS, Key: "k", Value: histories.Ints(1, 3)}, refused: true, ends: histories.Fail},
 		{op: workloads.Op{F: Read, Key: "k"}, want: histories.Int(2), ends: histories.OK},
 		{op: workloads.Op{F: "append", Key: "k"}, ends: histories.Fail},
 		{op: workloads.Op{F: CAS, Key: "k"}, ends: histories.Fail},
@@ -236,8 +239,9 @@ func TestPerformSaysWhatBecameOfAnOperation(t *testing.T) {
 	}
 	for _, step := range steps {
 		got, err := w.Perform(ctx, store, step.op)
-		if histories.Outcome(err) != step.ends || step.err != nil && !errors.Is(err, step.err) || err == nil && !got.Equal(step.want) {
-			t.Errorf("%+v: %s, %v", step.op, got, err)
+		refusal := (*histories.Refusal)(nil)
+		if histories.Outcome(err) != step.ends || step.refused != errors.As(err, &refusal) || err == nil && !got.Value.Equal(step.want) {
+			t.Errorf("%+v: %s, %v", step.op, got.Value, err)
 		}
 	}
 	if _, err := w.Perform(ctx, "no store", steps[0].op); histories.Outcome(err) != histories.Fail || !strings.Contains(err.Error(), "string") {
@@ -346,22 +350,13 @@ func BenchmarkRecordedOps(b *testing.B) {
 		clients.Go(func() {
 			for i := thread; i < b.N; i += threads {
 				mu.Lock()
-				op := g.Next(thread, thread)
+				op := next(g, thread)
 				mu.Unlock()
-				e := histories.Event{Process: thread, F: op.F, Key: op.Key, Value: op.Value, Node: "n1"}
-				invoke := r.Record(e)
-				value, err := w.Perform(ctx, store, op)
-				if e.Type = histories.Outcome(err); err == nil {
-					e.Value = value
-				} else {
-					e.Error = err.Error()
-				}
-				done := r.Record(e)
+				invoke := r.Record(histories.Event{Process: thread, F: op.F, Key: op.Key, Value: op.Value, Node: "n1"})
+				reply, err := w.Perform(ctx, store, op)
+				done := r.Record(histories.Completion(invoke, reply, err))
 				mu.Lock()
-				g.Completed(histories.Operation{
-					Process: thread, F: op.F, Key: op.Key, Input: op.Value, Output: value, Type: done.Type,
-					Call: invoke.Time, Return: done.Time, Invoked: invoke.Index, Returned: done.Index,
-				})
+				g.Completed(histories.Operations([]histories.Event{invoke, done})[0])
 				mu.Unlock()
 			}
 		})

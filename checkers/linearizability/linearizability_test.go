@@ -1,4 +1,4 @@
-package checkers
+package linearizability
 
 import (
 	"context"
@@ -19,19 +19,22 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"capsize/checkers"
+	"capsize/checkers/linearizability/search"
 	"capsize/histories"
 )
 
-func registers() *Linearizability {
-	return &Linearizability{Model: register(), UniqueValues: true}
-}
+func ofRegisters() *Checker { return &Checker{Model: register(), Object: Register} }
 
-func judged(t testing.TB, checker Checker, events []histories.Event) Result {
+// ofAnything judges registers without knowing that they are.
+func ofAnything() *Checker { return &Checker{Model: register()} }
+
+func judged(t testing.TB, checker checkers.Checker, events []histories.Event) checkers.Result {
 	t.Helper()
 	if err := histories.Validate(events); err != nil {
 		t.Fatalf("the test's history is wrong: %v", err)
 	}
-	return checker.Check(context.Background(), &Run{Nodes: []string{"n1", "n2", "n3"}, History: events})
+	return checker.Check(context.Background(), &checkers.Run{Nodes: []string{"n1", "n2", "n3"}, History: events})
 }
 
 // The shortcuts must never change an answer: every one of these histories is judged with
@@ -39,7 +42,8 @@ func judged(t testing.TB, checker Checker, events []histories.Event) Result {
 func TestTheShortcutsAreExact(t *testing.T) {
 	const count = 40_000 / share
 	legal, crashed := 0, 0
-	budget := newBudget(context.Background(), 0, 0)
+	methods := make(map[Method]int)
+	budget := newBudget(context.Background(), checkers.Limits{})
 	defer budget.close()
 	for seed := range uint64(count) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -54,13 +58,12 @@ func TestTheShortcutsAreExact(t *testing.T) {
 		if valid && !want {
 			t.Fatalf("seed %d: Porcupine refuses what a right register did", seed)
 		}
-		spans, unique := registers().prepare(operations)
-		if !unique {
-			t.Fatalf("seed %d: the values are not unique", seed)
-		}
-		got, known := budget.legal(register(), spans)
-		if !known || got != want {
-			t.Fatalf("seed %d: %v (known %v) with the shortcuts, %v without\n%s", seed, got, known, want, dump(operations))
+		for _, checker := range []*Checker{ofRegisters(), ofAnything()} {
+			got := checker.decide(budget, operations)
+			if got.outcome == search.Unknown || (got.outcome == search.Linearizable) != want {
+				t.Fatalf("seed %d: %s by %s, legal is %v\n%s", seed, got.outcome, got.method, want, dump(operations))
+			}
+			methods[got.method]++
 		}
 		if want {
 			legal++
@@ -68,6 +71,9 @@ func TestTheShortcutsAreExact(t *testing.T) {
 		if slices.ContainsFunc(operations, func(op histories.Operation) bool { return op.Type == histories.Info && op.F != "read" }) {
 			crashed++
 		}
+	}
+	if methods[ByValues] == 0 || methods[ByPorcupine] == 0 {
+		t.Errorf("decided by %v", methods)
 	}
 	if legal < count/3 || legal > count*9/10 || crashed < count/3 {
 		t.Errorf("of %d histories %d are legal and %d have writes of unknown outcome: the mix proves little", count, legal, crashed)
@@ -85,35 +91,36 @@ func dump(operations []histories.Operation) string {
 // What a person is shown must be impossible by itself, for Porcupine alone, and must not
 // be so merely because a write was taken away from its readers.
 func TestCoresAreImpossibleByThemselvesAndSmall(t *testing.T) {
-	budget := newBudget(context.Background(), 0, 0)
+	budget := newBudget(context.Background(), checkers.Limits{})
 	defer budget.close()
 	violations, told, size := 0, 0, 0
 	for seed := range uint64(6000 / share) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		events := simulate(random, 2+random.IntN(3), 1, 20+random.IntN(60))
 		corrupt(random, events)
-		keys := registers().byKey(histories.Operations(events))
-		if len(keys) == 0 || plainly(keys[0].all) {
+		keys := byKey(histories.Operations(events))
+		if len(keys) == 0 || plainly(keys[0].operations) {
 			continue
 		}
 		violations++
 		k := keys[0]
-		s := &shrinker{registers(), budget}
-		prefix, last := s.earliest(k)
-		if plainly(prefix) || last.Returned > 0 && !plainly(until(k.all, last.Returned-1)) {
-			t.Fatalf("seed %d: the violation is not where it is said to be, at event %d\n%s", seed, last.Returned, dump(k.all))
+		s := &shrinker{ofRegisters(), budget}
+		cut := s.earliest(k)
+		last, all := cut.last, k.operations
+		if plainly(cut.prefix) || last.Returned > 0 && !plainly(until(all, last.Returned-1)) {
+			t.Fatalf("seed %d: the violation is not where it is said to be, at event %d\n%s", seed, last.Returned, dump(all))
 		}
-		core, text := s.explain(k, prefix, last)
-		if plainly(core) {
-			t.Fatalf("seed %d: the core is possible\n%s\nof\n%s", seed, dump(core), dump(k.all))
+		core, text := s.explain(cut)
+		if plainly(core) || !strings.HasPrefix(s.verify(cut, core), "Porcupine finds no order") {
+			t.Fatalf("seed %d: the core is possible\n%s\nof\n%s", seed, dump(core), dump(all))
 		}
 		for _, op := range core {
 			value, finds := found(op)
 			if !finds || op.Type != histories.OK {
 				continue
 			}
-			if write, how := (&story{all: k.all}).writeOf(value); how == possible && write.Invoked <= last.Returned && !slices.ContainsFunc(core, func(o histories.Operation) bool { return o.Invoked == write.Invoked }) {
-				t.Fatalf("seed %d: %d is found in the core, but its write was left out\n%s\nof\n%s", seed, value, dump(core), dump(k.all))
+			if write, how := (&story{all: all}).writeOf(value); how == possible && write.Invoked <= last.Returned && !slices.ContainsFunc(core, func(o histories.Operation) bool { return o.Invoked == write.Invoked }) {
+				t.Fatalf("seed %d: %d is found in the core, but its write was left out\n%s\nof\n%s", seed, value, dump(core), dump(all))
 			}
 		}
 		size += len(core)
@@ -132,15 +139,15 @@ func TestCoresAreImpossibleByThemselvesAndSmall(t *testing.T) {
 
 // Changing what must not matter must not change a verdict.
 func TestVerdictsDoNotDependOnWhatMustNotMatter(t *testing.T) {
-	verdicts := make(map[Verdict]int)
+	verdicts := make(map[checkers.Verdict]int)
 	rapid.Check(t, func(t *rapid.T) {
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 3))
 		events := simulate(random, 2+random.IntN(3), 2, 20+random.IntN(80))
 		if rapid.Bool().Draw(t, "corrupt") {
 			corrupt(random, events)
 		}
-		judge := func(events []histories.Event) Verdict {
-			return registers().Check(context.Background(), &Run{History: events}).Verdict
+		judge := func(events []histories.Event) checkers.Verdict {
+			return ofRegisters().Check(context.Background(), &checkers.Run{History: events}).Verdict
 		}
 		want := judge(events)
 		verdicts[want]++
@@ -155,20 +162,20 @@ func TestVerdictsDoNotDependOnWhatMustNotMatter(t *testing.T) {
 				t.Fatalf("%s: %s, %s before\n%s", name, got, want, dump(histories.Operations(events)))
 			}
 		}
-		var worst Verdict = Unknown
+		var worst checkers.Verdict = checkers.Unknown
 		if keys := split(events); len(keys) > 0 {
-			worst = Valid
+			worst = checkers.Valid
 			for _, key := range keys {
-				if v := judge(key); v == Invalid {
-					worst = Invalid
+				if v := judge(key); v == checkers.Invalid {
+					worst = checkers.Invalid
 				}
 			}
 		}
-		if len(histories.Operations(events)) > 0 && worst == Invalid != (want == Invalid) {
+		if len(histories.Operations(events)) > 0 && worst == checkers.Invalid != (want == checkers.Invalid) {
 			t.Fatalf("each key by itself: %s, together %s", worst, want)
 		}
 	})
-	if verdicts[Valid] == 0 || verdicts[Invalid] == 0 {
+	if verdicts[checkers.Valid] == 0 || verdicts[checkers.Invalid] == 0 {
 		t.Errorf("verdicts %v: the histories prove little", verdicts)
 	}
 }
@@ -363,8 +370,8 @@ func TestViolationsAreExplained(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			result := judged(t, registers(), script(t, test.history))
-			if result.Verdict != Invalid {
+			result := judged(t, ofRegisters(), script(t, test.history))
+			if result.Verdict != checkers.Invalid {
 				t.Fatalf("%s: %s", result.Verdict, result.Summary)
 			}
 			v := result.Linearizability.Violations[0]
@@ -395,7 +402,7 @@ func TestOrdersThatExistAreFound(t *testing.T) {
 		"two writes under way, seen in one order":   "p1 n1 write 1\np2 n2 write 2\np3 n1 read\np3 ok 2\np4 n1 read\np4 ok 1\np1 ok\np2 ok",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if result := judged(t, registers(), script(t, history)); result.Verdict != Valid {
+			if result := judged(t, ofRegisters(), script(t, history)); result.Verdict != checkers.Valid {
 				t.Errorf("%s: %s", result.Verdict, result.Summary)
 			}
 		})
@@ -408,7 +415,7 @@ func TestWithoutOperationsNothingIsValid(t *testing.T) {
 		"all failed":  script(t, "p1 n1 write 1\np1 fail"),
 		"only faults": {{Process: histories.Nemesis, Type: histories.Info, Fault: &histories.Fault{ID: 1}}},
 	} {
-		if result := judged(t, registers(), history); result.Verdict != Unknown {
+		if result := judged(t, ofRegisters(), history); result.Verdict != checkers.Unknown {
 			t.Errorf("%s: %s: %s", name, result.Verdict, result.Summary)
 		}
 	}
@@ -427,11 +434,11 @@ func TestOtherModelsAreCheckedWithoutShortcuts(t *testing.T) {
 	}
 	good := script(t, "p1 n1 read\np1 ok 1\np2 n1 read\np2 info\np3 n1 read\np3 ok 3")
 	bad := script(t, "p1 n1 read\np1 ok 1\np3 n1 read\np3 ok 3")
-	if result := judged(t, &Linearizability{Model: tickets}, good); result.Verdict != Valid {
+	if result := judged(t, &Checker{Model: tickets}, good); result.Verdict != checkers.Valid {
 		t.Errorf("the unknown read was left out: %s", result.Summary)
 	}
-	result := judged(t, &Linearizability{Model: tickets}, bad)
-	if result.Verdict != Invalid {
+	result := judged(t, &Checker{Model: tickets}, bad)
+	if result.Verdict != checkers.Invalid {
 		t.Fatalf("%s: %s", result.Verdict, result.Summary)
 	}
 	if v := result.Linearizability.Violations[0]; len(v.Core) != 2 || !strings.Contains(v.Explanation, "becomes impossible") {
@@ -443,16 +450,16 @@ func TestRepeatedValuesAreCheckedWithoutShortcuts(t *testing.T) {
 	// The unknown write of 1 explains the last read, though the first write of 1 was
 	// overwritten.
 	again := script(t, "p1 n1 write 1\np1 ok\np2 n1 write 2\np2 ok\np3 n1 write 1\np3 info\np4 n1 read\np4 ok 1")
-	if result := judged(t, registers(), again); result.Verdict != Valid {
+	if result := judged(t, ofRegisters(), again); result.Verdict != checkers.Valid {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 	// Here both unknown writes of 1 must have taken effect.
 	both := script(t, "p1 n1 write 1\np1 info\np4 n1 read\np4 ok 1\np2 n1 write 2\np2 ok\np4 n1 read\np4 ok 2\np3 n1 write 1\np3 info\np4 n1 read\np4 ok 1")
-	if result := judged(t, registers(), both); result.Verdict != Valid {
+	if result := judged(t, ofRegisters(), both); result.Verdict != checkers.Valid {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 	stale := script(t, "p1 n1 write 1\np1 ok\np2 n1 write 2\np2 ok\np3 n1 write 2\np3 ok\np4 n1 read\np4 ok 1")
-	if result := judged(t, registers(), stale); result.Verdict != Invalid {
+	if result := judged(t, ofRegisters(), stale); result.Verdict != checkers.Invalid {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 }
@@ -482,15 +489,15 @@ func TestTheTimeBudgetEndsInUnknown(t *testing.T) {
 	var l log
 	hard("k1", &l, 0)
 	easy("k2", &l, 900)
-	c := registers()
-	c.Timeout = 100 * time.Millisecond
+	c := ofAnything()
+	c.Limits.Timeout = 100 * time.Millisecond
 	start := time.Now()
 	result := judged(t, c, l.events)
 	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("a budget of %s took %s", c.Timeout, took)
+		t.Errorf("a budget of %s took %s", c.Limits.Timeout, took)
 	}
 	e := result.Linearizability
-	if result.Verdict != Unknown || len(e.Undecided) != 1 || e.Undecided[0].Key != "k1" || !strings.Contains(result.Summary, "k1 (the time budget of 100ms ended)") {
+	if result.Verdict != checkers.Unknown || len(e.Undecided) != 1 || e.Undecided[0].Key != "k1" || !strings.Contains(result.Summary, "k1 (the time budget of 100ms ended)") {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 }
@@ -499,8 +506,8 @@ func TestTheMemoryBudgetEndsInUnknown(t *testing.T) {
 	var l log
 	hard("k1", &l, 0)
 	easy("k2", &l, 900)
-	c := registers()
-	c.Memory, c.Timeout = 32<<20, time.Minute
+	c := ofAnything()
+	c.Limits = checkers.Limits{Memory: 32 << 20, Timeout: time.Minute}
 	var most atomic.Uint64
 	step := c.Model.Step
 	c.Model.Step = func(state, input, output any) (bool, any) {
@@ -513,12 +520,12 @@ func TestTheMemoryBudgetEndsInUnknown(t *testing.T) {
 	before := heap()
 	result := judged(t, c, l.events)
 	e := result.Linearizability
-	if result.Verdict != Unknown || len(e.Undecided) != 1 || !strings.Contains(result.Summary, "k1 (the memory budget of 32 MiB ended)") {
+	if result.Verdict != checkers.Unknown || len(e.Undecided) != 1 || !strings.Contains(result.Summary, "k1 (the memory budget of 32 MiB ended)") {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 	// Between two looks the heap may grow a little more, and garbage counts here.
-	if grown := most.Load() - before; most.Load() > before && grown > 8*c.Memory {
-		t.Errorf("the heap grew by %s, the budget is %s", mebibytes(grown), mebibytes(c.Memory))
+	if grown := most.Load() - before; most.Load() > before && grown > 8*c.Limits.Memory {
+		t.Errorf("the heap grew by %s, the budget is %s", fmt.Sprint(grown>>20, " MiB"), fmt.Sprint(c.Limits.Memory>>20, " MiB"))
 	}
 }
 
@@ -528,10 +535,10 @@ func TestAViolationCountsEvenIfOtherKeysAreUndecided(t *testing.T) {
 	for _, e := range script(t, "p801 n1 write 1\np801 ok\np802 n1 read\np802 ok") {
 		l.add(e)
 	}
-	c := registers()
-	c.Timeout, c.Workers = 100*time.Millisecond, 1
+	c := ofAnything()
+	c.Limits.Timeout, c.Workers = 100*time.Millisecond, 1
 	result := judged(t, c, l.events)
-	if e := result.Linearizability; result.Verdict != Invalid || len(e.Violations) != 1 || e.Violations[0].Key != "k17" || len(e.Undecided) != 1 {
+	if e := result.Linearizability; result.Verdict != checkers.Invalid || len(e.Violations) != 1 || e.Violations[0].Key != "k17" || len(e.Undecided) != 1 {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 }
@@ -541,17 +548,17 @@ func TestAnInterruptedCheckIsUnknown(t *testing.T) {
 	hard("k1", &l, 0)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	result := registers().Check(ctx, &Run{History: l.events})
-	if result.Verdict != Unknown || !strings.Contains(result.Summary, "interrupted") {
+	result := ofAnything().Check(ctx, &checkers.Run{History: l.events})
+	if result.Verdict != checkers.Unknown || !strings.Contains(result.Summary, "interrupted") {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 }
 
 func TestAModelThatPanicsIsUnknown(t *testing.T) {
-	broken := registers()
+	broken := ofAnything()
 	broken.Model.Step = func(any, any, any) (bool, any) { panic("no such state") }
 	result := judged(t, broken, script(t, "p1 n1 write 1\np1 ok"))
-	if result.Verdict != Unknown || !strings.Contains(result.Summary, "the model failed: no such state") || !strings.Contains(result.Summary, "linearizability_test.go") {
+	if result.Verdict != checkers.Unknown || !strings.Contains(result.Summary, "the model failed: no such state") || !strings.Contains(result.Summary, "linearizability_test.go") {
 		t.Errorf("%s: %s", result.Verdict, result.Summary)
 	}
 }
@@ -561,7 +568,7 @@ func TestNoMoreKeysAreJudgedAtOnceThanWorkersSay(t *testing.T) {
 	for i := range 50 {
 		easy(fmt.Sprint("k", i), &l, i)
 	}
-	c := registers()
+	c := ofAnything()
 	c.Workers = 3
 	var now, most atomic.Int64
 	step := c.Model.Step
@@ -571,14 +578,14 @@ func TestNoMoreKeysAreJudgedAtOnceThanWorkersSay(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		return step(state, input, output)
 	}
-	if result := judged(t, c, l.events); result.Verdict != Valid || most.Load() > 3 {
+	if result := judged(t, c, l.events); result.Verdict != checkers.Valid || most.Load() > 3 {
 		t.Errorf("%s, %d at once", result.Verdict, most.Load())
 	}
 }
 
 func TestPicturesAreDrawn(t *testing.T) {
-	c := registers()
-	c.Dir = t.TempDir()
+	c := ofRegisters()
+	c.Limits.Dir = t.TempDir()
 	events := script(t, "p1 n1 write 45\np1 ok\np2 n1 write 52\np2 ok\np8 n3 read\np8 ok 45")
 	for i := range events {
 		events[i].Key = "../k<1>"
@@ -587,14 +594,14 @@ func TestPicturesAreDrawn(t *testing.T) {
 	if v.Picture != "porcupine-___k_1_.html" {
 		t.Errorf("a picture called %q", v.Picture)
 	}
-	data, err := os.ReadFile(filepath.Join(c.Dir, v.Picture))
+	data, err := os.ReadFile(filepath.Join(c.Limits.Dir, v.Picture))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(data), "process 8 on n3") {
 		t.Error("the picture does not name the process")
 	}
-	c.Dir = filepath.Join(c.Dir, "none")
+	c.Limits.Dir = filepath.Join(c.Limits.Dir, "none")
 	if v := judged(t, c, events).Linearizability.Violations[0]; v.Picture != "" {
 		t.Error("a picture that could not be written is mentioned")
 	}
@@ -606,14 +613,14 @@ func TestEvidenceSurvivesJSON(t *testing.T) {
 	for _, e := range script(t, "p801 n1 write 1\np801 info\np802 n1 read\np802 ok 1\np803 n1 read\np803 ok") {
 		l.add(e)
 	}
-	c := registers()
-	c.Timeout = 50 * time.Millisecond
+	c := ofAnything()
+	c.Limits.Timeout = 50 * time.Millisecond
 	want := judged(t, c, l.events)
 	data, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got Result
+	var got checkers.Result
 	if err := json.Unmarshal(data, &got); err != nil {
 		t.Fatal(err)
 	}
@@ -631,9 +638,9 @@ func TestManyViolationsAreOrderedByTime(t *testing.T) {
 			l.add(e)
 		}
 	}
-	result := judged(t, registers(), l.events)
+	result := judged(t, ofRegisters(), l.events)
 	violations := result.Linearizability.Violations
-	if len(violations) != 30 || violations[0].Key != "k100" || !slices.IsSortedFunc(violations, func(a, b Violation) int { return int(a.At - b.At) }) {
+	if len(violations) != 30 || violations[0].Key != "k100" || !slices.IsSortedFunc(violations, func(a, b checkers.Violation) int { return int(a.At - b.At) }) {
 		t.Errorf("%d violations, the first of %s", len(violations), violations[0].Key)
 	}
 	if !strings.Contains(result.Summary, "29 more of 30 keys") {
@@ -652,7 +659,7 @@ func BenchmarkRun(b *testing.B) {
 	}
 	operations := len(histories.Operations(l.events))
 	for b.Loop() {
-		if result := registers().Check(context.Background(), &Run{History: l.events}); result.Verdict != Valid {
+		if result := ofRegisters().Check(context.Background(), &checkers.Run{History: l.events}); result.Verdict != checkers.Valid {
 			b.Fatal(result.Summary)
 		}
 	}

@@ -1,11 +1,12 @@
-package checkers
+package linearizability
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
-	"time"
 
+	"capsize/checkers"
 	"capsize/histories"
 )
 
@@ -35,7 +36,7 @@ func (s *story) tell() string {
 func (s *story) neverWritten() string {
 	for _, op := range s.core {
 		value, finds := found(op)
-		if !finds || op.Type != histories.OK {
+		if !finds || op.Type != histories.OK && !op.Refused {
 			continue
 		}
 		write, how := s.writeOf(value)
@@ -122,7 +123,7 @@ func (s *story) blocks() []*block {
 		}
 		if value, ok := found(op); ok {
 			add(histories.Int(value), op)
-		} else if op.F == "read" && op.Type == histories.OK {
+		} else if looks(op) && op.Output.IsNil() {
 			add(histories.Nil, op)
 		}
 	}
@@ -164,14 +165,14 @@ func (s *story) conflict() *conflict {
 			c := &conflict{old: a, new: b, swappedFirst: s.swapped(a, b)}
 			first, next := endsFirst(a.members), beginsLast(b.members)
 			if !a.initial && !c.swappedFirst {
-				if first.Returned < 0 || first.Type != histories.OK || first.Returned > next.Invoked {
+				if end(first) > next.Invoked {
 					continue
 				}
 				c.first, c.next = &first, &next
 			}
 			between := endsFirst(b.members)
 			c.between, c.again = &between, beginsLast(a.members)
-			if between.Type != histories.OK || between.Returned > c.again.Invoked {
+			if end(between) > c.again.Invoked {
 				continue
 			}
 			if worst == nil || c.again.Invoked > worst.again.Invoked {
@@ -209,8 +210,8 @@ func endsFirst(operations []histories.Operation) histories.Operation {
 }
 
 func end(op histories.Operation) int {
-	if op.Type != histories.OK {
-		return never
+	if op.Type == histories.Info {
+		return math.MaxInt
 	}
 	return op.Returned
 }
@@ -305,9 +306,12 @@ func nodesOf(operations []histories.Operation) []string {
 
 // phrase is a clause that says what an operation did, for the one that cannot be explained.
 func phrase(op histories.Operation) string {
-	who := fmt.Sprintf("at %s by process %d on %s", clock(op.Call), op.Process, op.Node)
+	who := fmt.Sprintf("at %s by process %d on %s", checkers.Clock(op.Call), op.Process, op.Node)
 	value, swap := expected(op)
 	switch {
+	case op.Refused:
+		pair, _ := op.Input.Ints()
+		return fmt.Sprintf("compare-and-swap %s from %d was refused since it found %s", who, pair[0], what(op.Output))
 	case op.F == "read" && op.Output.IsNil():
 		return fmt.Sprintf("read %s returned nothing, as if never written", who)
 	case op.F == "read":
@@ -324,6 +328,8 @@ func phrase(op histories.Operation) string {
 func act(op histories.Operation) string {
 	value, swap := expected(op)
 	switch {
+	case op.Refused:
+		return fmt.Sprintf("the refused %s that found %s (%s)", op.F, what(op.Output), where(op))
 	case op.F == "read" && op.Output.IsNil():
 		return fmt.Sprintf("the read of nothing (%s)", where(op))
 	case op.F == "read":
@@ -334,6 +340,17 @@ func act(op histories.Operation) string {
 	default:
 		return fmt.Sprintf("the %s of %s (%s)", op.F, op.Input, where(op))
 	}
+}
+
+// what is what a refused compare-and-swap found.
+func what(found histories.Value) string {
+	if found.IsNil() {
+		return "nothing"
+	}
+	if _, unsaid := found.Ints(); unsaid {
+		return "something else"
+	}
+	return found.String()
 }
 
 // where says who performed an operation, on which node, from when to when.
@@ -348,9 +365,43 @@ func where(op histories.Operation) string {
 // lasted says from when to when an operation was under way.
 func lasted(op histories.Operation) string {
 	if op.Return == histories.Forever {
-		return "from " + clock(op.Call)
+		return "from " + checkers.Clock(op.Call)
 	}
-	return fmt.Sprintf("%.3f–%s", op.Call.Seconds(), clock(op.Return))
+	return fmt.Sprintf("%.3f–%s", op.Call.Seconds(), checkers.Clock(op.Return))
 }
 
-func clock(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
+// produced returns the value that an operation writes if it happens.
+func produced(op histories.Operation) (int64, bool) {
+	switch op.F {
+	case "write":
+		return op.Input.Int()
+	case "cas":
+		if pair, ok := op.Input.Ints(); ok && len(pair) == 2 && !op.Refused {
+			return pair[1], true
+		}
+	}
+	return 0, false
+}
+
+// expected returns the value that a compare-and-swap found if it happened.
+func expected(op histories.Operation) (int64, bool) {
+	if pair, ok := op.Input.Ints(); ok && op.F == "cas" && len(pair) == 2 && !op.Refused {
+		return pair[0], true
+	}
+	return 0, false
+}
+
+// looks reports whether an operation only looked at what is there, as a read does, and a
+// compare-and-swap that was refused.
+func looks(op histories.Operation) bool {
+	return op.F == "read" && op.Type == histories.OK || op.Refused
+}
+
+// found returns the value that an operation which happened found in the register. A look
+// that found nothing there is not ok.
+func found(op histories.Operation) (int64, bool) {
+	if op.F == "read" || op.Refused {
+		return op.Output.Int()
+	}
+	return expected(op)
+}

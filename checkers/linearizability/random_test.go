@@ -1,4 +1,4 @@
-package checkers
+package linearizability
 
 import (
 	"fmt"
@@ -34,7 +34,7 @@ func register() porcupine.Model {
 
 // plainly is the answer of Porcupine without any shortcut.
 func plainly(operations []histories.Operation) bool {
-	return porcupine.CheckOperations(register(), forPorcupine(spansOf(operations)))
+	return porcupine.CheckOperations(register(), forPorcupine(operations))
 }
 
 // log makes events with consecutive indices, a millisecond apart.

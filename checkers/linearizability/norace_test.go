@@ -1,6 +1,6 @@
 //go:build !race
 
-package checkers
+package linearizability
 
 // share divides the number of random histories.
 const share = 1

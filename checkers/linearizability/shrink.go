@@ -1,34 +1,38 @@
-package checkers
+package linearizability
 
 import (
 	"cmp"
 	"slices"
 
-	"github.com/anishathalye/porcupine"
-
+	"capsize/checkers/linearizability/search"
 	"capsize/histories"
 )
 
-// shrinker makes an impossible key history small enough for a person. Each step is
-// verified with Porcupine, and each leaves out only what no order can depend on: were
-// the whole possible, the rest would be. So what remains is the fault, not an artefact.
+// shrinker makes an impossible key history small enough for a person. Each step leaves out
+// only what no order can depend on: were the whole possible, the rest would be. So what
+// remains is the fault, not an artefact.
 type shrinker struct {
-	checker *Linearizability
+	checker *Checker
 	budget  *budget
 }
 
 func (s *shrinker) impossible(operations []histories.Operation) bool {
-	spans, _ := s.checker.prepare(operations)
-	legal, known := s.budget.legal(s.checker.Model, spans)
-	return known && !legal
+	return s.checker.decide(s.budget, operations).outcome == search.Illegal
 }
 
-// earliest returns the shortest beginning of a key's history that is impossible, and the
-// operation whose completion made it so. Linearizability is prefix-closed, so halving
-// finds it. Where the budget ends first, the beginning is longer than need be.
-func (s *shrinker) earliest(k *keyHistory) (prefix []histories.Operation, last histories.Operation) {
+// cut is the shortest beginning of a key's history that is impossible.
+type cut struct {
+	key     *key
+	prefix  []histories.Operation
+	last    histories.Operation // whose completion made it so
+	decided decision            // of the prefix
+}
+
+// earliest finds where a key's history became impossible. Linearizability is prefix-closed,
+// so halving finds it. Where the budget ends first, the beginning is longer than need be.
+func (s *shrinker) earliest(k *key) cut {
 	var answered []histories.Operation
-	for _, op := range k.all {
+	for _, op := range k.operations {
 		if op.Type != histories.Info { // a failure too: it says that the value cannot be there
 			answered = append(answered, op)
 		}
@@ -37,13 +41,26 @@ func (s *shrinker) earliest(k *keyHistory) (prefix []histories.Operation, last h
 	low, high := 0, len(answered)-1
 	for low < high {
 		middle := (low + high) / 2
-		if s.impossible(until(k.all, answered[middle].Returned)) {
+		if s.impossible(until(k.operations, answered[middle].Returned)) {
 			high = middle
 		} else {
 			low = middle + 1
 		}
 	}
-	return until(k.all, answered[high].Returned), answered[high]
+	c := cut{key: k, prefix: until(k.operations, answered[high].Returned), last: answered[high]}
+	if c.decided = s.checker.decide(s.budget, c.prefix); c.decided.outcome != search.Illegal {
+		c.prefix, c.decided = k.operations, k.decided // the budget ended: the whole is what is known
+	}
+	return c
+}
+
+// at returns the operations at some positions.
+func at(operations []histories.Operation, positions []int) []histories.Operation {
+	list := make([]histories.Operation, len(positions))
+	for i, position := range positions {
+		list[i] = operations[position]
+	}
+	return list
 }
 
 // until returns a key's history as it stood after an event: what was invoked later is not
@@ -56,21 +73,19 @@ func until(operations []histories.Operation, event int) []histories.Operation {
 		}
 		if op.Returned > event {
 			op.Type, op.Output, op.Return, op.Returned, op.Error = histories.Info, histories.Nil, histories.Forever, -1, ""
+			op.Refused, op.Revision = false, 0
 		}
 		prefix = append(prefix, op)
 	}
 	return prefix
 }
 
-// core returns a small part of an impossible history that is impossible by itself. It
-// needs unique values.
-func (s *shrinker) core(operations []histories.Operation) []histories.Operation {
-	spans, _ := s.checker.prepare(operations)
-	core := make([]histories.Operation, len(spans))
-	for i, span := range spans {
-		core[i] = span.op
+// core returns a small part of an impossible register history that is impossible by itself.
+func (s *shrinker) core(c cut) []histories.Operation {
+	core := at(c.prefix, c.decided.core)
+	if c.decided.core == nil {
+		core = s.withoutValues(slices.DeleteFunc(slices.Clone(c.prefix), func(op histories.Operation) bool { return !says(op) }))
 	}
-	core = s.withoutValues(core)
 	for {
 		smaller := s.withoutSingles(core)
 		if len(smaller) == len(core) {
@@ -171,10 +186,4 @@ func originals(core, all []histories.Operation) []histories.Operation {
 		}
 	}
 	return found
-}
-
-// picture searches once more, remembering how far each attempt came.
-func (s *shrinker) picture(spans []span) porcupine.LinearizationInfo {
-	_, info, _ := s.budget.search(s.checker.Model, spans, true)
-	return info
 }
