@@ -14,11 +14,12 @@
 //
 // Guarantees. Linearizable and Violation are proved verdicts: the first has an order that
 // Replay accepts, the second a core of few operations that cannot be explained by
-// themselves, whatever else happened (but for [Unreplaced]). A history outside the method's reach is called
-// Ambiguous (values repeat) or Undecided (refused swaps that need a search), never guessed.
-// Check takes O(n log n) time at worst and O(n) where the operations come nearly in the
-// order of time. Everything here is deterministic; functions are safe for concurrent use,
-// a Stream belongs to one goroutine.
+// themselves, whatever else happened (but for [Unreplaced], which needs the whole history).
+// A history outside the method's reach is called Ambiguous (values repeat) or Undecided
+// (refused swaps that need a search), never guessed. Check takes O(n log n) time at worst
+// and O(n) where the operations come nearly in the order of time; where refused swaps do not
+// fit the first order found it tries some more. Everything here is deterministic; functions
+// are safe for concurrent use, a Stream belongs to one goroutine.
 package registers
 
 import "math"
