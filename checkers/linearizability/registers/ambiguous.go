@@ -9,22 +9,21 @@ package registers
 // values disappear, each with the swap that began it, and what stood before a stretch ended
 // with its own value still current. So the rest of a linearizable history is linearizable.
 // That is not so for refused swaps, which may have found one of the values that disappear;
-// a refused one counts only where what it expected was current all the while.
+// a refused one counts only where what it expected was current all the while. (A swap of a
+// value left out is left out with what it produced.)
 func CheckUnambiguousPart(ops []Op) Verdict {
 	tainted := taintedValues(ops)
 	kept, indices := make([]Op, 0, len(ops)), make([]int, 0, len(ops))
 	for i := range ops {
-		op := &ops[i]
-		kind := op.kind()
-		if kind != Refused && tainted.get(op.Value) != none || kind != Read && kind != Write && tainted.get(op.Expected) != none {
-			continue
+		if ops[i].Kind == Refused || tainted.get(ops[i].Value) == none {
+			kept, indices = append(kept, ops[i]), append(indices, i)
 		}
-		kept, indices = append(kept, *op), append(indices, i)
 	}
-	_, verdict := analyse(kept, true)
-	if verdict.Outcome != Violation {
+	h, _ := analyse(kept)
+	if len(h.found) == 0 {
 		return Verdict{}
 	}
+	verdict := h.explain()
 	for _, part := range [2][]int{verdict.Core, verdict.Witnesses} {
 		for j := range part {
 			part[j] = indices[part[j]]

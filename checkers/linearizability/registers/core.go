@@ -55,7 +55,7 @@ func (h *history) coreOf(v violation) []int32 {
 		core = append(core, h.proof(v.block)...)
 	case ChainOrder, Future:
 		core = append(core, h.producers(v.block)...)
-	case Held:
+	case Held, Unreplaced:
 		core = append(core, h.producers(v.block)...)
 		if next := h.blocks[v.block].next; next != none && slices.Contains(core, h.blocks[next].producer) {
 			core = append(core, h.proof(next)...)
@@ -188,6 +188,13 @@ func (h *history) spare(core []int32, reason Reason) ([]int32, violation) {
 	for i, index := range core {
 		kept[i] = h.ops[index]
 	}
+	examine := func(ops []Op) *history {
+		part, _ := analyse(ops)
+		if reason == Unreplaced && len(part.found) == 0 {
+			part.settleRefused()
+		}
+		return part
+	}
 	needed := make(map[int32]bool)
 	for trials := 0; trials < mostTrials; trials++ {
 		i := unneeded(kept, func(i int) bool { return !needed[core[i]] })
@@ -195,13 +202,13 @@ func (h *history) spare(core []int32, reason Reason) ([]int32, violation) {
 			break
 		}
 		rest := slices.Delete(slices.Clone(kept), i, i+1)
-		if _, verdict := analyse(rest, false); verdict.Outcome == Violation {
+		if len(examine(rest).found) > 0 {
 			kept, core = rest, slices.Delete(core, i, i+1)
 		} else {
 			needed[core[i]] = true
 		}
 	}
-	alone, _ := analyse(kept, false)
+	alone := examine(kept)
 	if len(alone.found) == 0 { // never so far: a core that explains nothing is not shown
 		return nil, violation{reason: reason}
 	}

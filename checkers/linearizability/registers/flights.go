@@ -86,6 +86,9 @@ func (f *flights) remove(h Handle) {
 	f.count--
 }
 
+// isOldest says whether no operation in flight that is not stale was called earlier.
+func (f *flights) isOldest(h Handle) bool { return f.oldest == int32(h&(1<<32-1)) }
+
 // leastCall returns the least call of an operation in flight that is not stale, or now if
 // there is none.
 func (f *flights) leastCall(now int64) int64 {
@@ -101,14 +104,14 @@ type pool[T any] struct {
 	free  []int32
 }
 
-func (p *pool[T]) add(item T) int32 {
+func (p *pool[T]) add(item *T) int32 {
 	if n := len(p.free); n > 0 {
 		i := p.free[n-1]
 		p.free = p.free[:n-1]
-		p.items[i] = item
+		p.items[i] = *item
 		return i
 	}
-	p.items = append(p.items, item)
+	p.items = append(p.items, *item)
 	return int32(len(p.items) - 1)
 }
 

@@ -99,15 +99,6 @@ func (s *Stream) demand(c int32, call int64) {
 			break
 		}
 	}
-	// The f of a forgotten chain is less than the call of what was then in flight, and of
-	// all that came later. So one look at the greatest s is exact for these. The second is
-	// for a swap called before, which a stale read shows.
-	for _, m := range s.forgotten {
-		if m.s > f && m.f < call {
-			s.raise(Overlap, s.valueOf(c), m.value)
-			return
-		}
-	}
 }
 
 func (s *Stream) valueOf(c int32) int64 { return s.values.at(s.chains.at(c).tail).value }
@@ -156,7 +147,7 @@ func (s *Stream) activate(k int32, call int64) bool {
 // begin makes a value a chain of its own, of which an operation ends now.
 func (s *Stream) begin(k int32) {
 	v := s.values.at(k)
-	v.chain = s.chains.add(chain{head: k, tail: k, current: k, at: int32(len(s.active))})
+	v.chain = s.chains.add(&chain{head: k, tail: k, current: k, at: int32(len(s.active))})
 	before := int64(math.MinInt64)
 	if n := len(s.active); n > 0 {
 		before = max(s.active[n-1].before, s.active[n-1].s)
@@ -188,7 +179,7 @@ func (s *Stream) suspects(value, call int64) []int64 {
 	best := s.forgotten
 	for i := range s.active {
 		if a := &s.active[i]; a.f < call {
-			best = greatest(best, mark{a.f, a.s, s.valueOf(a.chain)})
+			best = greatest(best, mark{a.s, s.valueOf(a.chain)})
 		}
 	}
 	suspects := []int64{value}
@@ -219,10 +210,15 @@ const leastPatience = 32
 // know its value is the same. Let w be the least call of an operation in flight; later
 // operations are called later still.
 //
-//   - A chain A with f(A) < w, if there is another B with f(B) < w and f(A) < s(B): an
-//     operation of A with a call of w or later makes f(B) < s(A), so each must come before
-//     the other. (One of unknown outcome joins A only as an answered one finds its value.)
+//   - A chain A, if there is another B with f(B) < w and f(A) < s(B): an operation of A with
+//     a call of w or later makes f(B) < s(A), so each must come before the other. (One of
+//     unknown outcome joins A only as an answered one finds its value.)
 //   - A value of a chain of which a later one was found by an operation that ended before w.
+//
+// Nor can A, once forgotten, be missing as the one that another chain C conflicts with, for
+// then f(C) < s(A), and C is forgotten too. As A and B are no pair, s(A) <= f(B) < w, so
+// f(C) < w; a chain that is yet to be has a greater f. If f(C) <= f(A) then f(C) < s(B).
+// Else f(A) < f(C) < w, so A serves as such a B for C.
 //
 // What is kept of chains with f < w: none has f < s of another, so all their writes were
 // called before any of them ended, and they are no more than there are clients.
@@ -245,7 +241,7 @@ func (s *Stream) forget() {
 		if a.chain == first.chain {
 			other = second.s
 		}
-		if a.f < w && a.f < other {
+		if a.f < other {
 			s.forgetChain(a)
 			continue
 		}
@@ -259,7 +255,7 @@ func (s *Stream) forget() {
 }
 
 func (s *Stream) forgetChain(a span) {
-	s.forgotten = greatest(s.forgotten, mark{a.f, a.s, s.valueOf(a.chain)})
+	s.forgotten = greatest(s.forgotten, mark{a.s, s.valueOf(a.chain)})
 	for k := s.chains.at(a.chain).head; k != none; {
 		next := s.values.at(k).next
 		s.dropValue(k)

@@ -17,7 +17,7 @@ var busyMixes = []mix{
 // the very event after which the batch check finds the history so far impossible.
 func TestAStreamStopsWhereALongHistoryFirstBecomesImpossible(t *testing.T) {
 	alarms, reasons := 0, map[Reason]int{}
-	n := histories(t, 1500)
+	n := histories(t, 100_000) / 100
 	for seed := range n {
 		r := seeded(uint64(seed) + 1<<42)
 		clients := 2 + r.IntN(20)
@@ -76,7 +76,7 @@ func TestALongCorrectHistoryRaisesNoAlarmAndHoldsLittle(t *testing.T) {
 	for _, m := range append(busyMixes, mix{writes: 50, crashed: 1}, mix{writes: 30, swaps: 20, refused: 10, crashed: 1}) {
 		source, stream, handles := newBusy(1, clients, m, false), NewStream(), make([]Handle, clients)
 		lost, most := 0, 0
-		for range histories(t, 300_000) {
+		for range histories(t, 100_000) * 3 {
 			a := source.next()
 			if alarm := a.play(stream, handles); alarm != nil {
 				t.Fatalf("%+v: %+v", m, alarm)
@@ -92,6 +92,22 @@ func TestALongCorrectHistoryRaisesNoAlarmAndHoldsLittle(t *testing.T) {
 		}
 		if stream.Err() != nil || stream.ambiguous {
 			t.Error(stream.Err(), stream.ambiguous)
+		}
+	}
+}
+
+// Refused swaps that do not say what they found need an order that has a place for each.
+func TestALongCorrectHistoryWithRefusedSwapsIsDecided(t *testing.T) {
+	for seed, m := range busyMixes {
+		for _, clients := range []int{3, 20} {
+			source, l := newBusy(uint64(seed), clients, m, false), newLog(clients)
+			for event := range 100_000 {
+				l.add(source.next(), int64(event))
+			}
+			order, _ := Order(l.ops)
+			if err := Replay(l.ops, order); err != nil {
+				t.Errorf("%+v, %d clients: %v: %v", m, clients, Check(l.ops).Outcome, err)
+			}
 		}
 	}
 }

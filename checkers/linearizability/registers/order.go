@@ -5,40 +5,52 @@ import (
 	"slices"
 )
 
-// order returns a legal order of a history without violation, refused swaps left out:
-// Nothing's chain, then the others by min(f,s), at a tie a backward zone before a forward
-// one. That agrees with every demand A before B, which is f(A) < s(B):
+// legalOrder returns a legal order of a history in which no violation was found yet, and
+// which refused swaps are stuck if there is one only without them.
+func (h *history) legalOrder() (order []int, stuck []int32) {
+	chains := h.chainOrder()
+	if len(h.refused) == 0 {
+		return widen(h.layOut(chains)), nil
+	}
+	if order, stuck = h.placeRefused(h.layOut(chains)); len(stuck) > 0 {
+		return h.rearrange(chains, stuck)
+	}
+	return order, nil
+}
+
+// chainOrder returns the chains in a legal order, refused swaps left out: Nothing's chain,
+// then the others by min(f,s), at a tie a backward zone before a forward one. That agrees
+// with every demand A before B, which is f(A) < s(B):
 //
 //	forward A, backward B: f(A) < s(B).
 //	backward A, forward B: as they are no pair, f(B) >= s(A); at a tie A comes first.
 //	both backward: s(A) <= f(A) < s(B).
 //	both forward: they have no common inside, so f(A) < f(B).
-func (h *history) order() []int32 {
-	type start struct {
-		at      int64
-		forward bool
-		root    int32
-	}
-	starts := make([]start, 0, len(h.forward)+len(h.backward))
-	for _, z := range h.backward {
-		starts = append(starts, start{z.s, false, z.root})
-	}
-	for _, z := range h.forward {
-		starts = append(starts, start{z.f, true, z.root})
-	}
-	slices.SortFunc(starts, func(a, b start) int {
-		if c := cmp.Compare(a.at, b.at); c != 0 || a.forward == b.forward {
+func (h *history) chainOrder() []zone {
+	chains := make([]zone, 0, 1+len(h.forward)+len(h.backward))
+	chains = append(append(append(chains, h.first), h.backward...), h.forward...)
+	slices.SortFunc(chains[1:], func(a, b zone) int {
+		if c := cmp.Compare(min(a.f, a.s), min(b.f, b.s)); c != 0 {
 			return c
 		}
-		if b.forward {
-			return -1
-		}
-		return 1
+		return cmp.Compare(b2i(a.f < a.s), b2i(b.f < b.s))
 	})
+	return chains
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// layOut returns the operations of the chains, one chain after the other.
+func (h *history) layOut(chains []zone) []int32 {
 	reads, begin := h.readsByBlock()
 	order := make([]int32, 0, len(h.ops))
-	appendChain := func(root int32) {
-		for j := root; j != none; j = h.blocks[j].next {
+	for _, z := range chains {
+		for j := z.root; j != none; j = h.blocks[j].next {
 			if p := h.blocks[j].producer; p != none {
 				order = append(order, p)
 			}
@@ -47,10 +59,6 @@ func (h *history) order() []int32 {
 			slices.SortFunc(own, func(a, b int32) int { return cmp.Compare(h.ops[a].Call, h.ops[b].Call) })
 			order = append(order, own...)
 		}
-	}
-	appendChain(0)
-	for _, s := range starts {
-		appendChain(s.root)
 	}
 	return order
 }

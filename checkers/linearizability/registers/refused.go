@@ -7,7 +7,7 @@ import (
 
 // Refused swaps say that the register did not hold a value, which blocks and zones do not
 // decide. Two quick arguments settle nearly all: what was current all the while (a
-// violation), and a place in the order already found (linearizable).
+// violation), and a place in an order already found (linearizable), which may be rearranged.
 
 // findHeld finds a swap that was refused though the value it expected was current from
 // before its call until after its return: it was established before, and used afterwards.
@@ -15,26 +15,17 @@ import (
 func (h *history) findHeld() {
 	for _, i := range h.refused {
 		c := &h.ops[i]
-		k := h.index.get(c.Expected)
-		if k == none || k != 0 && !h.effective(k) {
+		k, by, established := h.establishedBefore(c)
+		if !established {
 			continue
 		}
 		b := &h.blocks[k]
-		v := violation{reason: Held, block: k, witnesses: []int32{i}}
-		switch {
-		case k == 0:
-		case h.ops[b.producer].Return < c.Call:
-			v.witnesses = append(v.witnesses, b.producer)
-		case b.first != none && h.ops[b.first].Return < c.Call:
-			v.witnesses = append(v.witnesses, b.first)
-		default:
-			continue
-		}
+		v := violation{reason: Held, block: k, witnesses: by}
 		switch {
 		case b.last != none && h.ops[b.last].Call > c.Return:
-			v.witnesses = append(v.witnesses, b.last)
+			v.witnesses = append(v.witnesses, i, b.last)
 		case b.next != none && h.ops[h.blocks[b.next].producer].Call > c.Return:
-			v.witnesses = append(v.witnesses, h.blocks[b.next].producer)
+			v.witnesses = append(v.witnesses, i, h.blocks[b.next].producer)
 		default:
 			continue
 		}
@@ -42,13 +33,91 @@ func (h *history) findHeld() {
 	}
 }
 
-// placeRefused puts each refused swap at the first place of a legal order of all the rest
-// that time allows and where the register does not hold what it expected. It is not ok if
-// one has no such place; another order may have.
-func (h *history) placeRefused(order []int32) ([]int, bool) {
+// settleRefused says whether the refused swaps do not leave the history undecided, which
+// is a violation with them if that was found.
+func (h *history) settleRefused() bool {
 	if len(h.refused) == 0 {
-		return widen(order), true
+		return true
 	}
+	_, stuck := h.legalOrder()
+	h.findUnreplaced(stuck)
+	return len(stuck) == 0 || len(h.found) > 0
+}
+
+// establishedBefore finds the value that a refused swap expected, if it certainly had been
+// current before the swap was called, and the operation that shows it, if one must.
+func (h *history) establishedBefore(c *Op) (k int32, by []int32, established bool) {
+	k = h.index.get(c.Expected)
+	switch {
+	case k == none || k != 0 && !h.effective(k):
+		return k, nil, false
+	case k == 0:
+		return k, nil, true
+	}
+	for _, i := range [2]int32{h.blocks[k].producer, h.blocks[k].first} {
+		if i != none && h.ops[i].Return < c.Call {
+			return k, []int32{i}, true
+		}
+	}
+	return k, nil, false
+}
+
+// findUnreplaced finds, of the refused swaps that are stuck, one whose expected value was
+// established before and could not be replaced before it returned: no swap of it had been
+// called by then, and each other chain either had not begun, or must come before the value's
+// own, or after one that had not begun. (A linearization has the value's chain, then whatever
+// replaced it, then the refused swap, then what began later. The replacement begins with a
+// write called by then.) Any other operation could matter to that, so this proof holds for
+// the whole history only.
+func (h *history) findUnreplaced(stuck []int32) {
+	for _, i := range stuck[:min(len(stuck), mostFound)] {
+		c := &h.ops[i]
+		if k, by, established := h.establishedBefore(c); established && h.blocks[k].next == none && !h.replaceable(k, c) {
+			h.report(violation{reason: Unreplaced, block: k, witnesses: append(by, i)})
+			return
+		}
+	}
+}
+
+// replaceable says whether something may have replaced value k, the last of its chain, before
+// the refused swap c returned.
+func (h *history) replaceable(k int32, c *Op) bool {
+	root := k
+	for root != 0 && h.ops[h.blocks[root].producer].Kind == Swap {
+		root = h.index.get(h.ops[h.blocks[root].producer].Expected)
+	}
+	own, _ := h.walk(root)
+	// What must follow a chain that began after c returned cannot be it either.
+	later, candidates := Never, h.zones[:0:0]
+	for j := int32(1); int(j) < len(h.blocks); j++ {
+		p := &h.ops[h.blocks[j].producer]
+		begun := p.Call <= c.Return
+		switch {
+		case p.Kind == Swap:
+			if begun && p.Expected == c.Expected {
+				return true
+			}
+		case j == root:
+		case !h.effective(j):
+			if begun {
+				return true
+			}
+		default:
+			z, _ := h.walk(j)
+			if !begun {
+				later = min(later, z.f)
+			} else if z.f >= own.s {
+				candidates = append(candidates, z)
+			}
+		}
+	}
+	return slices.ContainsFunc(candidates, func(z zone) bool { return z.s <= later })
+}
+
+// placeRefused puts each refused swap at the first place of a legal order of all the rest
+// that time allows and where the register does not hold what it expected. It returns those
+// that have no such place as stuck; in another order they may have one.
+func (h *history) placeRefused(order []int32) (merged []int, stuck []int32) {
 	line := h.newLine(order)
 	byCall := slices.Clone(h.refused)
 	slices.SortFunc(byCall, func(a, b int32) int { return cmp.Compare(h.ops[a].Call, h.ops[b].Call) })
@@ -64,19 +133,20 @@ func (h *history) placeRefused(order []int32) ([]int, bool) {
 		}
 		place, ok := line.place(c, least)
 		if !ok {
-			return nil, false
+			stuck = append(stuck, i)
+			continue
 		}
 		places[i] = place
 		at[place] = append(at[place], i)
 	}
-	merged := make([]int, 0, len(order)+len(byCall))
+	merged = make([]int, 0, len(order)+len(byCall))
 	for p := range at {
 		merged = append(merged, widen(at[p])...)
 		if p < len(order) {
 			merged = append(merged, int(order[p]))
 		}
 	}
-	return merged, true
+	return merged, stuck
 }
 
 // A line is a legal order, ready to be asked where another operation may stand. Place p is

@@ -14,11 +14,12 @@
 //
 // Guarantees. Linearizable and Violation are proved verdicts: the first has an order that
 // Replay accepts, the second a core of few operations that cannot be explained by
-// themselves, whatever else happened. A history outside the method's reach is called
-// Ambiguous (values repeat) or Undecided (refused swaps that need a search), never guessed.
-// Check takes O(n log n) time at worst and O(n) where the operations come nearly in the
-// order of time. Everything here is deterministic; functions are safe for concurrent use,
-// a Stream belongs to one goroutine.
+// themselves, whatever else happened (but for [Unreplaced], which needs the whole history).
+// A history outside the method's reach is called Ambiguous (values repeat) or Undecided
+// (refused swaps that need a search), never guessed. Check takes O(n log n) time at worst
+// and O(n) where the operations come nearly in the order of time; where refused swaps do not
+// fit the first order found it tries some more. Everything here is deterministic; functions
+// are safe for concurrent use, a Stream belongs to one goroutine.
 package registers
 
 import "math"
@@ -107,8 +108,13 @@ const (
 	ChainOrder
 	// Overlap: each of two chains of values must have come before the other.
 	Overlap
-	// Held: a swap was refused though what it expected was current all the while.
+	// Held: a swap was refused though what it expected was current all the while: it was
+	// established before and used afterwards.
 	Held
+	// Unreplaced: a swap was refused though what it expected was established before, and
+	// nothing in the whole history can have replaced it by then: what else was written
+	// must have come before, or began later.
+	Unreplaced
 	// Gone: a value was found that was never written, or was replaced before the operation
 	// that found it began. Only a [Stream] says this: it has forgotten which of the two.
 	Gone
@@ -116,7 +122,7 @@ const (
 
 func (r Reason) String() string {
 	return name(int(r), "none", "phantom", "future read", "double swap", "swap cycle", "chain order",
-		"overlap", "refused though held", "gone")
+		"overlap", "refused though held", "refused though not replaced", "gone")
 }
 
 func name(i int, names ...string) string {
@@ -139,7 +145,7 @@ type Verdict struct {
 	// the empty register, because without those the core would be impossible for the
 	// wrong reason. So a core has at most six operations and the swaps that lead to the
 	// values concerned, each with one operation that proves it if its outcome is unknown.
-	// No operation of the core that others do not build on can be spared.
+	// No operation of a core (of up to 64) can be spared, but for those that others build on.
 	Core []int
 	// Witnesses holds, for a Violation, the two to four operations of the core that
 	// contradict each other: without those that the core has only to be complete.
@@ -149,22 +155,24 @@ type Verdict struct {
 // Check decides the history. It does not change ops, whose order does not matter, but an
 // order by Call or by Return is the fastest.
 func Check(ops []Op) Verdict {
-	h, verdict := analyse(ops, true)
-	if verdict.Outcome == Linearizable && len(h.refused) > 0 {
-		if _, placed := h.placeRefused(h.order()); !placed {
-			verdict.Outcome = Undecided
-		}
+	h, verdict := analyse(ops)
+	if verdict.Outcome == Linearizable && !h.settleRefused() {
+		return Verdict{}
+	}
+	if len(h.found) > 0 {
+		return h.explain()
 	}
 	return verdict
 }
 
 // Order returns the indices of a history's operations in a legal order, and whether there
 // is one and it was found, which is when [Check] says Linearizable. Operations of unknown
-// outcome that nobody saw an effect of are left out.
+// outcome that nobody saw an effect of may be left out.
 func Order(ops []Op) ([]int, bool) {
-	h, verdict := analyse(ops, false)
+	h, verdict := analyse(ops)
 	if verdict.Outcome != Linearizable {
 		return nil, false
 	}
-	return h.placeRefused(h.order())
+	order, stuck := h.legalOrder()
+	return order, len(stuck) == 0
 }

@@ -9,6 +9,7 @@ import (
 // A Stream decides a register's history while it is being made. Feed it what happens, in
 // the order in which it happens: Read, StaleRead, Write and Swap begin an operation and
 // return its handle, and exactly one of Done, Found, Refused, Failed and Crashed ends it.
+// Of events at the same time, feed the beginnings first: then a tie means concurrent.
 //
 //	write := stream.Write(7)
 //	... the request is sent, and answered
@@ -34,11 +35,10 @@ type Stream struct {
 	chains  pool[chain]
 	// active holds the zones of the chains in which something was completed, by f.
 	active []span
-	// The two chains with the greatest s among those forgotten, and the count of endings
-	// since some were looked for.
-	forgotten [2]mark
-	endings   int
-	patience  int // forget after so many endings
+	// forgotten holds the two chains with the greatest s of those that were, to name in an
+	// alarm. After so many endings as patience says it is time to forget some more.
+	forgotten         [2]mark
+	endings, patience int
 
 	path      []int32
 	alarm     *Alarm
@@ -87,9 +87,9 @@ type span struct {
 	chain  int32
 }
 
-// mark is the zone of a chain of which value is one.
+// mark is the s of the zone of a chain, and one of its values.
 type mark struct {
-	f, s, value int64
+	s, value int64
 }
 
 const unknown = math.MaxInt64 // a moment that has not come
@@ -98,7 +98,7 @@ const unknown = math.MaxInt64 // a moment that has not come
 func NewStream() *Stream {
 	s := &Stream{known: newValues(64), forgotten: [2]mark{{s: math.MinInt64}, {s: math.MinInt64}}, patience: leastPatience}
 	s.flights.init()
-	s.begin(s.addValue(known{value: Nothing, replaced: unknown, denied: unknown}))
+	s.begin(s.addValue(&known{value: Nothing, replaced: unknown, denied: unknown}))
 	return s
 }
 
@@ -111,7 +111,7 @@ func (s *Stream) StaleRead() Handle { return s.start(flight{kind: Read, value: n
 
 // Write begins a write. End it by Done, Failed or Crashed.
 func (s *Stream) Write(value int64) Handle {
-	return s.start(flight{kind: Write, value: s.produce(known{value: value})})
+	return s.start(flight{kind: Write, value: s.produce(&known{value: value})})
 }
 
 // Swap begins a compare-and-swap. End it by Done if it took effect, Found if it was refused
@@ -120,7 +120,7 @@ func (s *Stream) Swap(expected, value int64) Handle {
 	if expected == value { // finds the value and leaves it: a read
 		return s.start(flight{kind: Swap, value: none, expected: expected})
 	}
-	return s.start(flight{kind: Swap, value: s.produce(known{value: value, swap: true, expected: expected}), expected: expected})
+	return s.start(flight{kind: Swap, value: s.produce(&known{value: value, swap: true, expected: expected}), expected: expected})
 }
 
 // Done ends a write or swap that took effect.
@@ -206,6 +206,9 @@ func (s *Stream) end(h Handle, kinds ...Kind) (flight, bool) {
 		return flight{}, false
 	}
 	ended := *f
+	if s.flights.isOldest(h) && len(s.active) > 8*(s.flights.count+leastPatience) {
+		s.endings = s.patience // it held much back: do not wait
+	}
 	s.flights.remove(h)
 	return ended, !s.stopped()
 }
@@ -232,7 +235,7 @@ func (s *Stream) raise(reason Reason, values ...int64) {
 }
 
 // produce makes the value of a write or swap known from its call on.
-func (s *Stream) produce(v known) int32 {
+func (s *Stream) produce(v *known) int32 {
 	if s.stopped() {
 		return none
 	}
@@ -245,7 +248,7 @@ func (s *Stream) produce(v known) int32 {
 	return s.addValue(v)
 }
 
-func (s *Stream) addValue(v known) int32 {
+func (s *Stream) addValue(v *known) int32 {
 	v.chain, v.next = none, none
 	k := s.values.add(v)
 	s.known.add(v.value, k)
