@@ -75,6 +75,9 @@ func (s *shrinker) explain(c cut) (core []histories.Operation, text string) {
 	case c.decided.method == ByOrder && c.decided.core != nil:
 		core = at(c.prefix, c.decided.core)
 		return core, s.checker.orderText(c.decided, core)
+	case s.checker.Object == Mutex && c.decided.method == ByValues:
+		core = at(c.prefix, slices.Compact(slices.Sorted(slices.Values(c.decided.core))))
+		return core, mutexText(core)
 	case s.checker.Object == Register && c.decided.method != ByPorcupine && c.decided.method != BySearch:
 		core = s.core(c)
 		if len(core) <= coreMost {

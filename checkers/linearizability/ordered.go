@@ -187,7 +187,7 @@ func (c *Checker) orderText(d decision, core []histories.Operation) string {
 	}
 	switch {
 	case d.why == ordered.Phantom:
-		return fmt.Sprintf("%s has %d, which nobody ever added", act(reads[0]), element)
+		return fmt.Sprintf("%s has %d, which nobody had begun to add", act(reads[0]), element)
 	case d.why == ordered.Duplicate:
 		return fmt.Sprintf("%s has %d twice, though only %s added it", act(reads[0]), element, added(element))
 	case d.why == ordered.Incompatible:
@@ -232,4 +232,13 @@ func counterText(why ordered.Reason, core []histories.Operation) string {
 	default:
 		return fmt.Sprintf("the sum went back: %s had ended before %s began", act(first), act(last))
 	}
+}
+
+// mutexText says in words that two critical sections overlap.
+func mutexText(core []histories.Operation) string {
+	acquires := slices.DeleteFunc(slices.Clone(core), func(op histories.Operation) bool { return op.F != "acquire" })
+	if len(acquires) < 2 {
+		return fmt.Sprintf("%s ended before the section that it belongs to began", act(core[0]))
+	}
+	return fmt.Sprintf("two held it at the same time: neither %s nor %s had released it before the other got it", act(acquires[0]), act(acquires[1]))
 }

@@ -86,6 +86,9 @@ func (s *shrinker) core(c cut) []histories.Operation {
 	if c.decided.core == nil {
 		core = s.withoutValues(slices.DeleteFunc(slices.Clone(c.prefix), func(op histories.Operation) bool { return !says(op) }))
 	}
+	if slices.ContainsFunc(core, unsaid) {
+		return core // what a refused compare-and-swap found may be any write: none can be spared
+	}
 	for {
 		smaller := s.withoutSingles(core)
 		if len(smaller) == len(core) {
@@ -93,6 +96,12 @@ func (s *shrinker) core(c cut) []histories.Operation {
 		}
 		core = smaller
 	}
+}
+
+// unsaid reports whether an operation was refused without saying what it found.
+func unsaid(op histories.Operation) bool {
+	_, said := heldValue(op.Output)
+	return op.Refused && !said
 }
 
 // withoutValues leaves out values with everything that found them, many at first.

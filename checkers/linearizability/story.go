@@ -339,6 +339,8 @@ func act(op histories.Operation) string {
 	case swap:
 		replacement, _ := produced(op)
 		return fmt.Sprintf("the compare-and-swap from %d to %d (%s)", value, replacement, where(op))
+	case op.Input.IsNil():
+		return fmt.Sprintf("the %s (%s)", op.F, where(op))
 	default:
 		return fmt.Sprintf("the %s of %s (%s)", op.F, brief(op.Input), where(op))
 	}
