@@ -8,6 +8,7 @@ import (
 	"capsize/systems"
 	"capsize/systems/raftnode"
 	"capsize/workloads"
+	"capsize/workloads/collections"
 	"capsize/workloads/register"
 )
 
@@ -33,6 +34,13 @@ var workloadsByName = map[string]func(p *Plan) (workloads.Workload, error){
 	"register": func(p *Plan) (workloads.Workload, error) {
 		return register.New(register.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
 	},
+	"list-append": func(p *Plan) (workloads.Workload, error) { return collections.NewLists(p.collections()) },
+	"set":         func(p *Plan) (workloads.Workload, error) { return collections.NewSets(p.collections()) },
+	"counter":     func(p *Plan) (workloads.Workload, error) { return collections.NewCounters(p.collections()) },
+}
+
+func (p *Plan) collections() collections.Options {
+	return collections.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey}
 }
 
 // A store that a system gives is a store that the register workload takes.

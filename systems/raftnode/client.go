@@ -114,8 +114,15 @@ type answer struct {
 	Value       *string `json:"value"`
 	Revision    int64   `json:"revision"`
 	ModRevision int64   `json:"modRevision"`
+	Entries     []entry `json:"entries"`
+	More        bool    `json:"more"`
 	Error       string  `json:"error"`
 	Outcome     string  `json:"outcome"`
+}
+
+// entry is a key in the answer to a range.
+type entry struct {
+	Key string `json:"key"`
 }
 
 // do performs one operation: it sends the request, and while the outcome is unknown and

@@ -14,6 +14,7 @@ import (
 	"capsize/checkers/linearizability"
 	"capsize/histories"
 	"capsize/workloads"
+	"capsize/workloads/rolling"
 )
 
 // The operations.
@@ -40,29 +41,21 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.Keys == 0 {
-		o.Keys = 5
-	}
-	if o.OpsPerKey == 0 {
-		o.OpsPerKey = 120
-	}
-	if o.UnknownPerKey == 0 {
-		o.UnknownPerKey = 4
-	}
+	l := o.limits().Or(rolling.Limits{Keys: 5, Ops: 120, Unknown: 4})
+	o.Keys, o.OpsPerKey, o.UnknownPerKey = l.Keys, l.Ops, l.Unknown
 	if o.Reads == 0 && o.Writes == 0 && o.CAS == 0 {
 		o.Reads, o.Writes, o.CAS = 45, 35, 20
 	}
 	return o
 }
 
+func (o Options) limits() rolling.Limits {
+	return rolling.Limits{Keys: o.Keys, Ops: o.OpsPerKey, Unknown: o.UnknownPerKey}
+}
+
 func (o Options) validate() error {
-	for _, count := range []struct {
-		name  string
-		value int
-	}{{"keys", o.Keys}, {"operations per key", o.OpsPerKey}, {"unknown outcomes per key", o.UnknownPerKey}} {
-		if count.value < 1 {
-			return fmt.Errorf("register workload: %d %s: want at least 1", count.value, count.name)
-		}
+	if err := o.limits().Validate("register"); err != nil {
+		return err
 	}
 	if o.Reads < 0 || o.Writes < 0 || o.CAS < 0 {
 		return fmt.Errorf("register workload: shares of %d reads, %d writes, %d compare-and-swaps: want none below 0", o.Reads, o.Writes, o.CAS)

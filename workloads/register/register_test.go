@@ -213,7 +213,7 @@ func TestFinalReadsTheKeysInUseAndTheLastRetiredTwice(t *testing.T) {
 			t.Errorf("%s, in use at the end, is not read", op.Key)
 		}
 	}
-	if n := len(g.(*generator).byName); n != 10 {
+	if n := g.(*generator).keys.Known(); n != 10 {
 		t.Errorf("the generator remembers %d keys", n)
 	}
 }

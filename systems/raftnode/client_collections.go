@@ -1,0 +1,111 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"capsize/histories"
+)
+
+// Lists are kept as text, the elements divided by spaces: a node appends text.
+
+// Append adds an element at the end of a list.
+func (c *client) Append(ctx context.Context, key string, element int64) (histories.Reply, error) {
+	answer, err := c.do(ctx, http.MethodPost, "/v1/kv/"+url.PathEscape(key)+"/append", map[string]any{"value": number(element) + " "})
+	return histories.Reply{Revision: answer.Revision}, err
+}
+
+// List returns the elements of a list in order.
+func (c *client) List(ctx context.Context, key string) (histories.Reply, error) {
+	answer, err := c.do(ctx, http.MethodGet, "/v1/kv/"+url.PathEscape(key), nil)
+	if err != nil {
+		return histories.Reply{}, err
+	}
+	elements := []int64{}
+	if answer.Value != nil {
+		for word := range strings.FieldsSeq(*answer.Value) {
+			element, err := strconv.ParseInt(word, 10, 64)
+			if err != nil {
+				return histories.Reply{}, fmt.Errorf("list %s: it holds no numbers: %w", key, err)
+			}
+			elements = append(elements, element)
+		}
+	}
+	return histories.Reply{Value: histories.Ints(elements...), Revision: answer.ModRevision}, nil
+}
+
+// Sets are kept as a key for each element, so that a read is a range.
+
+// AddElement adds an element to a set.
+func (c *client) AddElement(ctx context.Context, key string, element int64) (histories.Reply, error) {
+	_, err := c.do(ctx, http.MethodPut, "/v1/kv/"+url.PathEscape(key+"/"+number(element)), map[string]any{"value": ""})
+	return histories.Reply{}, err
+}
+
+// Elements returns the elements of a set.
+func (c *client) Elements(ctx context.Context, key string) (histories.Reply, error) {
+	const slash, afterSlash = "/", "0"
+	query := url.Values{"from": {key + slash}, "to": {key + afterSlash}}
+	answer, err := c.do(ctx, http.MethodGet, "/v1/range?"+query.Encode(), nil)
+	if err != nil {
+		return histories.Reply{}, err
+	}
+	if answer.More {
+		return histories.Reply{}, fmt.Errorf("set %s: it has more elements than one answer holds", key)
+	}
+	elements := []int64{}
+	for _, entry := range answer.Entries {
+		element, err := strconv.ParseInt(strings.TrimPrefix(entry.Key, key+slash), 10, 64)
+		if err != nil {
+			return histories.Reply{}, fmt.Errorf("set %s: an element that is no number: %w", key, err)
+		}
+		elements = append(elements, element)
+	}
+	return histories.Reply{Value: histories.Ints(elements...)}, nil
+}
+
+// Counters are kept as numbers and changed by compare-and-swap: the look is repeated while
+// others are faster; the swap itself never is, once its outcome is unknown.
+
+// AddTo adds to a counter and returns the sum.
+func (c *client) AddTo(ctx context.Context, key string, delta int64) (histories.Reply, error) {
+	path := "/v1/kv/" + url.PathEscape(key)
+	for {
+		seen, err := c.do(ctx, http.MethodGet, path, nil)
+		if err != nil {
+			return histories.Reply{}, histories.Definite(fmt.Errorf("nothing was added, since the sum could not be read: %w", err))
+		}
+		sum, err := integer(seen.Value)
+		if err != nil {
+			return histories.Reply{}, histories.Definite(fmt.Errorf("add to %s: %w", key, err))
+		}
+		before, _ := sum.Int()
+		expected := map[string]any{"modRevision": seen.ModRevision}
+		if sum.IsNil() {
+			expected = map[string]any{"absent": true}
+		}
+		swapped, err := c.do(ctx, http.MethodPost, path+"/cas", map[string]any{"expected": expected, "value": number(before + delta)})
+		switch {
+		case err == nil:
+			return histories.Reply{Value: histories.Int(before + delta), Revision: swapped.Revision}, nil
+		case !errors.As(err, new(*histories.Refusal)):
+			return histories.Reply{}, err
+		case ctx.Err() != nil:
+			return histories.Reply{}, histories.Definite(fmt.Errorf("nothing was added, since others were always faster: %w", ctx.Err()))
+		}
+	}
+}
+
+// Sum returns the sum of a counter.
+func (c *client) Sum(ctx context.Context, key string) (histories.Reply, error) {
+	reply, err := c.Get(ctx, key)
+	if err == nil && reply.Value.IsNil() {
+		reply.Value = histories.Int(0)
+	}
+	return reply, err
+}
