@@ -61,6 +61,7 @@ type Result struct {
 
 	Linearizability *LinearizabilityEvidence `json:"linearizability,omitempty"`
 	Leaders         *LeadersEvidence         `json:"leaders,omitempty"`
+	Invariants      *InvariantsEvidence      `json:"invariants,omitempty"`
 	Liveness        *LivenessEvidence        `json:"liveness,omitempty"`
 	Faults          *FaultsEvidence          `json:"faults,omitempty"`
 	Coverage        *CoverageEvidence        `json:"coverage,omitempty"`

@@ -3,6 +3,7 @@ package checkers
 import (
 	"time"
 
+	"capsize/checkers/invariants"
 	"capsize/histories"
 )
 
@@ -55,6 +56,15 @@ type Leadership struct {
 type LeaderConflict struct {
 	Term   uint64       `json:"term"`
 	Claims []Leadership `json:"claims"`
+}
+
+// InvariantsEvidence is what the check of Raft's invariants saw.
+type InvariantsEvidence struct {
+	Nodes     []string               `json:"nodes"`              // whose traces were read
+	Untraced  []string               `json:"untraced,omitempty"` // nodes without a trace
+	Events    uint64                 `json:"events"`
+	NotTested []invariants.Invariant `json:"notTested,omitempty"` // nothing in the traces put them to the test
+	Report    invariants.Report      `json:"report"`
 }
 
 // LivenessEvidence is whether the cluster answered again after the final heal.

@@ -220,6 +220,7 @@ func limitsOf(plan *Plan, dir Directory) checkers.Limits {
 func (r *recorded) checkers() []checkers.Checker {
 	return append(r.workload.Checkers(limitsOf(&r.plan, r.dir)), []checkers.Checker{
 		&checkers.Leaders{},
+		&checkers.Invariants{},
 		&checkers.Exits{},
 		&checkers.Liveness{Bound: r.plan.RecoveryLimit},
 		&checkers.Faults{Planned: r.facts.Planned},

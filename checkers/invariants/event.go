@@ -101,6 +101,7 @@ type Event struct {
 	Time        int64  `json:"time"` // of the host's clock, Unix nanoseconds
 	Incarnation uint64 `json:"inc"`  // 1 at the node's first start, one more at each start
 	Node        string `json:"node"`
+	Owner       string `json:"owner,omitempty"` // of the trace, where it was read with [Read]
 	Kind        Kind   `json:"ev"`
 
 	Term      uint64   `json:"t,omitempty"` // of the node; the entry's, where the line tells of one

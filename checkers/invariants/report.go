@@ -55,6 +55,17 @@ func (i Invariant) Name() string { return invariantNames[i] }
 // MarshalText writes "I1" to "I18".
 func (i Invariant) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (i *Invariant) UnmarshalText(text []byte) error {
+	for _, known := range All() {
+		if known.String() == string(text) {
+			*i = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no invariant: want I1 to I18", text)
+}
+
 // Violation is a promise that was broken.
 type Violation struct {
 	Invariant   Invariant `json:"invariant"`

@@ -179,7 +179,7 @@ func (s *Server) meet(members *replica.Members) {
 		present[m.ID] = true
 		s.book.note(m)
 		if s.trace != nil {
-			s.trace.Name(m.ID, m.Name)
+			s.trace.Name(m.ID, identity(m.ID, m.Name))
 		}
 		if m.ID != s.id {
 			s.transport.AddPeer(m.ID, s.book.address(m))

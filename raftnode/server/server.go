@@ -145,9 +145,9 @@ func (s *Server) open() error {
 }
 
 func (s *Server) openTrace() error {
-	names := trace.Names{s.id: s.config.Name}
+	names := trace.Names{s.id: identity(s.id, s.config.Name)}
 	for id, m := range s.book.all() {
-		names[id] = m.Name
+		names[id] = identity(id, m.Name)
 	}
 	var cut int64
 	var err error
@@ -159,6 +159,10 @@ func (s *Server) openTrace() error {
 	}
 	return nil
 }
+
+// identity is how a trace calls a member: one that was removed and added again under its old
+// name is another one, which has promised nothing yet.
+func identity(id uint64, name string) string { return fmt.Sprintf("%s#%d", name, id) }
 
 // Describe says in a line what the node is and where it listens.
 func (s *Server) Describe() string {
