@@ -1,21 +1,23 @@
 package histories
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 )
 
-// decoder reads the lines of one history. It keeps one copy of each key, node and
-// function name, so that a million events do not hold a million of them.
-type decoder struct{ known map[string]string }
+// decoder reads the lines of one history. A line in the form that [Event.AppendJSON] writes
+// is read by hand, any other JSON of the same meaning through encoding/json: the reader must
+// keep up with checkers that take less than 100 ns an event.
+type decoder struct {
+	texts texts
+	lists []int64 // what is left of a chunk that the integers of values are put into
+}
 
-func newDecoder() *decoder { return &decoder{known: make(map[string]string)} }
+func newDecoder() *decoder { return new(decoder) }
 
-// event reads one line: the form that [Event.AppendJSON] writes by hand, any other JSON
-// of the same meaning through encoding/json.
+// event reads one line. Of what it puts into e nothing is overwritten later.
 func (d *decoder) event(line []byte, e *Event) error {
 	if d.canonical(line, e) {
 		return nil
@@ -105,169 +107,4 @@ func decodeHeader(line []byte) (Header, error) {
 		return Header{}, fmt.Errorf("history format version %d: this Capsize reads version %d", raw.Version, FormatVersion)
 	}
 	return Header{Run: raw.Run, Started: raw.Started}, nil
-}
-
-// canonical reads a line in exactly the form that AppendJSON writes: the fields in that
-// order, no spaces, no escapes in strings. It reports whether the line was that; then e
-// is what decodeEvent would have made of it.
-func (d *decoder) canonical(line []byte, e *Event) bool {
-	c := cursor{rest: line, known: d.known}
-	*e = Event{}
-	c.must(`{"index":`)
-	e.Index = int(c.integer())
-	c.must(`,"time":`)
-	e.Time = time.Duration(c.integer())
-	c.must(`,"process":`)
-	switch {
-	case c.skip(`"nemesis"`):
-		e.Process = Nemesis
-	case c.skip(`"observer"`):
-		e.Process = Observer
-	default:
-		e.Process = int(c.integer())
-		c.bad = c.bad || e.Process < 0
-	}
-	c.must(`,"type":`)
-	kind, err := ParseType(c.text())
-	c.bad = c.bad || err != nil
-	e.Type = kind
-	c.must(`,"f":`)
-	e.F = c.text()
-	if c.skip(`,"key":`) {
-		e.Key = c.text()
-	}
-	if c.skip(`,"value":`) {
-		e.Value = c.value()
-	}
-	if c.skip(`,"revision":`) {
-		e.Revision = c.integer()
-	}
-	e.Stale = c.skip(`,"stale":true`)
-	e.Refused = c.skip(`,"refused":true`)
-	if c.skip(`,"node":`) {
-		e.Node = c.text()
-	}
-	if c.skip(`,"error":`) {
-		e.Error = c.text()
-	}
-	if c.skip(`,"attempts":`) {
-		e.Attempts = int(c.integer())
-	}
-	e.Final = c.skip(`,"final":true`)
-	c.must(`}`)
-	return !c.bad && len(c.rest) == 0
-}
-
-// cursor walks over one line. After the first surprise it is bad and stays so.
-type cursor struct {
-	rest  []byte
-	known map[string]string
-	bad   bool
-}
-
-func (c *cursor) skip(s string) bool {
-	if len(c.rest) < len(s) || string(c.rest[:len(s)]) != s {
-		return false
-	}
-	c.rest = c.rest[len(s):]
-	return true
-}
-
-func (c *cursor) must(s string) { c.bad = !c.skip(s) || c.bad }
-
-// integer reads a number of at most 18 digits, which no int64 overflows.
-func (c *cursor) integer() int64 {
-	negative := c.skip("-")
-	n, i := int64(0), 0
-	for i < len(c.rest) && c.rest[i]-'0' <= 9 {
-		n = 10*n + int64(c.rest[i]-'0')
-		if i++; i > 18 {
-			c.bad = true
-			return 0
-		}
-	}
-	// JSON knows no number without a digit or with a leading zero.
-	if i == 0 || i > 1 && c.rest[0] == '0' {
-		c.bad = true
-	}
-	c.rest = c.rest[i:]
-	if negative {
-		return -n
-	}
-	return n
-}
-
-// text reads a string of printable ASCII without escapes.
-func (c *cursor) text() string {
-	c.must(`"`)
-	end := bytes.IndexByte(c.rest, '"')
-	if c.bad || end < 0 {
-		c.bad = true
-		return ""
-	}
-	raw := c.rest[:end]
-	for _, b := range raw {
-		if b < ' ' || b > '~' || b == '\\' {
-			c.bad = true
-			return ""
-		}
-	}
-	c.rest = c.rest[end+1:]
-	if s, ok := c.known[string(raw)]; ok {
-		return s
-	}
-	s := string(raw)
-	if len(c.known) < knownMost {
-		c.known[s] = s
-	}
-	return s
-}
-
-// knownMost bounds the strings that a decoder keeps: error texts can all differ.
-const knownMost = 1 << 16
-
-func (c *cursor) value() Value {
-	if c.skip("[[") {
-		return c.micros()
-	}
-	return c.plain()
-}
-
-// plain reads a value that is no list of micro-operations.
-func (c *cursor) plain() Value {
-	if c.skip("null") {
-		return Nil
-	}
-	if !c.skip("[") {
-		return Int(c.integer())
-	}
-	if c.skip("]") {
-		return Ints()
-	}
-	list := []int64{c.integer()}
-	for !c.bad && c.skip(",") {
-		list = append(list, c.integer())
-	}
-	c.must("]")
-	return Ints(list...)
-}
-
-// micros reads the rest of a list of micro-operations, from within the first.
-func (c *cursor) micros() Value {
-	var list []Micro
-	for first := true; !c.bad && (first || c.skip(",[")); first = false {
-		var m Micro
-		m.F = c.text()
-		c.must(",")
-		m.Key = c.text()
-		c.must(",")
-		m.Value = c.plain()
-		if c.skip(",") {
-			m.Revision = c.integer()
-		}
-		c.must("]")
-		list = append(list, m)
-	}
-	c.must("]")
-	return Micros(list...)
 }

@@ -6,17 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 )
 
 // A history file is JSON lines: a [Header], then one [Event] a line, in order of index:
 //
 //	{"capsize":"history","version":1,"run":"…","started":"2026-01-02T15:04:05.123456789Z"}
 //	{"index":0,"time":1234,"process":3,"type":"invoke","f":"write","key":"k3","value":17,"node":"n2"}
-//	{"index":1,"time":5678,"process":3,"type":"info","f":"write","key":"k3","value":17,"node":"n2","error":"timed out"}
-//	{"index":2,"time":6789,"process":"nemesis","type":"info","f":"pause","fault":{"id":1,"name":"pause","phase":"landed","nodes":["n2"]}}
+//	{"index":1,"time":2345,"process":4,"type":"invoke","f":"read","key":"k3","value":null,"stale":true,"node":"n1"}
+//	{"index":2,"time":3456,"process":4,"type":"ok","f":"read","key":"k3","value":16,"revision":9,"node":"n1"}
+//	{"index":3,"time":5678,"process":3,"type":"info","f":"write","key":"k3","value":17,"node":"n2","error":"timed out"}
+//	{"index":4,"time":5789,"process":4,"type":"invoke","f":"cas","key":"k3","value":[15,18],"node":"n1"}
+//	{"index":5,"time":5890,"process":4,"type":"fail","f":"cas","key":"k3","value":16,"revision":9,"refused":true,"node":"n1","error":"refused: it holds 16"}
+//	{"index":6,"time":6012,"process":5,"type":"invoke","f":"txn","value":[["r","k1",null],["append","k2",19]],"node":"n3"}
+//	{"index":7,"time":6123,"process":5,"type":"ok","f":"txn","value":[["r","k1",[17,18],9],["append","k2",19]],"revision":10,"node":"n3","attempts":2}
+//	{"index":8,"time":6789,"process":"nemesis","type":"info","f":"pause","fault":{"id":1,"name":"pause","phase":"landed","nodes":["n2"]}}
 //
-// Times are nanoseconds. What is empty is left out.
+// Times are nanoseconds. A value is null, an integer, a list of integers, or a list of
+// micro-operations ([Micro]): [f, key, value], with the revision behind it where there is
+// one. What is empty, false or zero is left out, but for a client's value. A process is a
+// number, "nemesis" or "observer". What each field means is said at [Event], [Fault] and
+// [Status]; fields that a reader does not know it ignores.
 
 // History is a history file, read back.
 type History struct {
@@ -27,74 +37,57 @@ type History struct {
 	Truncated string
 }
 
-// ReadFile reads a history file and checks it with [Validate]. A cut-off last line is no
-// error; any other bad line is one that names file, line and byte offset.
+// ReadFile reads a history file as a whole, as [Scan] does it.
 func ReadFile(path string) (*History, error) {
-	file, err := os.Open(path)
+	s, err := Scan(path)
 	if err != nil {
-		return nil, fmt.Errorf("read history: %w", err)
+		return nil, err
 	}
-	defer func() { _ = file.Close() }() // only read
-	h, err := read(file)
+	defer func() { _ = s.Close() }() // only read
+	size := int64(0)
+	if info, err := s.file.Stat(); err == nil {
+		size = info.Size()
+	}
+	return s.all(size)
+}
+
+// Read reads a history as a whole, as [NewScanner] does it.
+func Read(r io.Reader) (*History, error) {
+	s, err := NewScanner(r)
 	if err != nil {
-		return nil, fmt.Errorf("read history %s: %w", path, err)
+		return nil, err
 	}
-	return h, nil
+	return s.all(0)
+}
+
+// all reads what is left. The size is that of the whole file in bytes, 0 where it is unknown:
+// then a list that grows is copied a few times.
+func (s *Scanner) all(size int64) (*History, error) {
+	h := &History{Header: s.Header()}
+	for s.Next() {
+		if len(h.Events) == cap(h.Events) {
+			h.Events = slices.Grow(h.Events, s.expected(len(h.Events), size))
+		}
+		h.Events = append(h.Events, *s.Event())
+	}
+	h.Truncated = s.Truncated()
+	return h, s.Err()
+}
+
+// expected is how many events follow, judged by the length of those until now. Early
+// guesses are kept small.
+func (s *Scanner) expected(events int, size int64) int {
+	const atFirst = 1024
+	rest := int(float64(size-s.lines.end) * float64(events+1) / float64(s.lines.end) * 1.02)
+	if events < atFirst || rest <= 0 {
+		return max(atFirst, events/2)
+	}
+	return max(atFirst, rest)
 }
 
 // lineMost bounds a line. The longest are faults with their proofs and errors of clients,
 // a few KiB.
 const lineMost = 16 << 20
-
-func read(r io.Reader) (*History, error) {
-	lines := lineReader{r: bufio.NewReaderSize(r, 1<<20)}
-	first, err := lines.next()
-	if errors.Is(err, io.EOF) {
-		return nil, errors.New("the file is empty: nothing was recorded")
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !lines.whole {
-		return nil, errors.New("the first line is cut off: the run was killed as it began, nothing was recorded")
-	}
-	h := new(History)
-	if h.Header, err = decodeHeader(first); err != nil {
-		return nil, err
-	}
-	d := newDecoder()
-	for {
-		line, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		if !lines.whole {
-			h.Truncated = lines.describe(line)
-			break
-		}
-		var e Event
-		if bad := d.event(line, &e); bad != nil {
-			where, what := lines.where(), lines.describe(line)
-			if _, err := lines.next(); errors.Is(err, io.EOF) {
-				h.Truncated = what
-				break
-			}
-			return nil, fmt.Errorf("%s is corrupt: %w", where, bad)
-		}
-		h.Events = append(h.Events, e)
-	}
-	if err := Validate(h.Events); err != nil {
-		var invalid *InvalidError
-		if errors.As(err, &invalid) {
-			return nil, fmt.Errorf("line %d: %w", invalid.Position+2, err)
-		}
-		return nil, err
-	}
-	return h, nil
-}
 
 // lineReader reads lines and knows where it is.
 type lineReader struct {

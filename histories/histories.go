@@ -4,7 +4,8 @@
 //
 // A history is a list of [Event]. Everything else (operations, statistics,
 // verdicts, reports) is a function of it. [Recorder] writes one while the run goes
-// on; [ReadFile] reads one back.
+// on; [ReadFile] reads one back as a whole, [Scan] one event after the other. [Writer]
+// writes one whose events have happened elsewhere.
 package histories
 
 import (
@@ -71,23 +72,23 @@ const (
 
 // Event is one line of a history.
 type Event struct {
-	Index    int           // position in the history, from 0
-	Time     time.Duration // since the start of the run, on the checker's monotonic clock; never decreases with Index
-	Process  int           // the logical client thread, from 0; or Nemesis, Observer
-	Type     Type
-	F        string // what was called: "read", "write", "cas" …; for the nemesis the fault's name; for the observer "status"
-	Key      string // which object of the workload; empty where there is only one
-	Value    Value  // argument on Invoke, result on OK; completions of writes repeat the argument
-	Revision int64  // on OK, and where Refused: the revision, index or fencing token that came with the answer; 0: none
-	Stale    bool   // on Invoke: a read that the system may answer with a state of the past, and says so
+	Index   int           // position in the history, from 0
+	Time    time.Duration // since the start of the run, on the checker's monotonic clock; never decreases with Index
+	Process int           // the logical client thread, from 0; or Nemesis, Observer
+	Type    Type
+	Stale   bool // on Invoke: a read that the system may answer with a state of the past, and says so
+	Final   bool // true for the reads made after everything was healed
 	// Refused, on Fail: the operation did take its place among the others, but its condition did
 	// not hold, as of a compare-and-swap. Value is what it found instead; where it repeats the
 	// argument, the answer did not say.
 	Refused  bool
+	F        string  // what was called: "read", "write", "cas" …; for the nemesis the fault's name; for the observer "status"
+	Key      string  // which object of the workload; empty where there is only one
+	Value    Value   // argument on Invoke, result on OK; completions of writes repeat the argument
+	Revision int64   // on OK, and where Refused: the revision, index or fencing token that came with the answer; 0: none
 	Node     string  // the node that the client talked to, or that was observed
 	Error    string  // why the outcome is Fail or Info
 	Attempts int     // how often the client sent the request under this one invoke; 0 where it was not sent again
-	Final    bool    // true for the reads made after everything was healed
 	Fault    *Fault  // of the nemesis only
 	Status   *Status // of the observer only
 }

@@ -158,25 +158,6 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-func FuzzRead(f *testing.F) {
-	f.Add(fileOf(goodEvents()...))
-	f.Add(fileOf(goodEvents()...)[:200])
-	f.Add("")
-	f.Fuzz(func(t *testing.T, data string) {
-		h, err := read(strings.NewReader(data))
-		if err != nil {
-			return
-		}
-		again, err := read(strings.NewReader(fileOf(h.Events...)))
-		if err != nil {
-			t.Fatalf("what was read cannot be read again: %v", err)
-		}
-		if diff := cmp.Diff(h.Events, again.Events, alike); diff != "" {
-			t.Fatal(diff)
-		}
-	})
-}
-
 func goodEvents() []Event {
 	return []Event{
 		{Process: 0, F: "write", Key: "k", Value: Int(1), Node: "n1"},
@@ -240,6 +221,7 @@ func TestValidateNamesWhatBreaksAHistory(t *testing.T) {
 		"a process used after an info":    {func(e []Event) []Event { e[8].Process = 1; return e }, 8, "must not be used again"},
 		"a completion of something else":  {func(e []Event) []Event { e[3].Key = "other"; return e }, 3, `"other"`},
 		"a nemesis event that is invoked": {func(e []Event) []Event { e[4].Type = Invoke; return e }, 4, "must be info"},
+		"a type without a name":           {func(e []Event) []Event { e[3].Type = 4; return e }, 3, "no such type"},
 		"an unknown process":              {func(e []Event) []Event { e[4].Process = -7; return e }, 4, "no such process"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -307,7 +289,7 @@ func TestReadingAFile(t *testing.T) {
 func TestLinesLongerThanTheBufferAreRead(t *testing.T) {
 	events := goodEvents()
 	events[5].Error = strings.Repeat("x", 3<<20)
-	h, err := read(strings.NewReader(fileOf(events...)))
+	h, err := Read(strings.NewReader(fileOf(events...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,19 +314,14 @@ func TestOutcomes(t *testing.T) {
 }
 
 func BenchmarkRead(b *testing.B) {
-	var events []Event
-	for len(events) < 100_000 {
-		events = append(events,
-			Event{Process: 3, F: "cas", Key: "k17", Value: Ints(44, 45), Node: "n2", Time: time.Duration(len(events)) * time.Microsecond},
-			Event{Process: 3, Type: OK, F: "cas", Key: "k17", Value: Ints(44, 45), Node: "n2", Time: time.Duration(len(events)) * time.Microsecond})
-	}
-	data := fileOf(events...)
+	const events = 100_000
+	data := registerLines(events)
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := read(strings.NewReader(data)); err != nil {
+		if _, err := Read(strings.NewReader(data)); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(len(events))*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(events*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }

@@ -193,7 +193,7 @@ func TestAStalledDiskMakesCallersWait(t *testing.T) {
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
-		h, err := read(strings.NewReader(written.String()))
+		h, err := Read(strings.NewReader(written.String()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func TestAFullDiskEndsTheRecordingAndSaysWhatToDo(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		}
-		if _, err := read(strings.NewReader(written.String())); err != nil {
+		if _, err := Read(strings.NewReader(written.String())); err != nil {
 			t.Errorf("what was written until then: %v", err)
 		}
 	})
