@@ -38,7 +38,7 @@ func (c *check) dependList(k int32) {
 	order := &c.lists[k]
 	var list []int64
 	if order.longest != none {
-		list = c.micro(order.longest).List
+		list = c.list(order.longest)
 	}
 	var last []source // who saw the whole of it, and who wrote the last element
 	writers := make([]int32, order.agreed)
@@ -54,10 +54,10 @@ func (c *check) dependList(k int32) {
 	updates := c.updates(k)
 	read := make([]reading, 0, len(updates))
 	for _, at := range c.keys[k].reads {
-		if c.own[at] != none || order.tainted[at] || !c.step(1) {
+		if order.tainted[at] || !c.step(1) {
 			continue
 		}
-		seen, t := c.micro(at).List, c.of[at]
+		seen, t := c.list(at), c.of[at]
 		from := none
 		if len(seen) > 0 {
 			from = c.dependRead(at, c.writer(k, seen[len(seen)-1]))
@@ -68,7 +68,7 @@ func (c *check) dependList(k int32) {
 		if len(seen) > order.agreed {
 			continue // it is not known what comes next
 		}
-		if updates[t] == at {
+		if last, both := updates[t]; both && last == at {
 			read = append(read, reading{version: int32(len(seen)), txn: t})
 		}
 		next := len(seen)
@@ -92,7 +92,11 @@ func (c *check) dependList(k int32) {
 func (c *check) dependRead(at, w int32) int32 {
 	wrote, t := &c.writes[w], c.of[at]
 	if wrote.txn == t {
-		c.reportInternal(at, "before it wrote that itself")
+		when := "before it wrote that itself"
+		if c.own[at] != none {
+			when = "with what it wrote itself in the wrong place"
+		}
+		c.reportInternal(at, when)
 		return none
 	}
 	if !wrote.last {

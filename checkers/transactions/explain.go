@@ -97,7 +97,7 @@ func (c *check) explainListStep(s step) string {
 	switch s.kind {
 	case wr:
 		at := c.readFrom(s)
-		list := c.micro(at).List
+		list := c.list(at)
 		return fmt.Sprintf("%s appended %d to %s, and %s %s", from, list[len(list)-1], key, to, c.readAround(at, len(list)-1))
 	case rw:
 		at, missing := c.readWithout(s)
@@ -116,16 +116,17 @@ func (c *check) explainListStep(s step) string {
 func (c *check) readFrom(s step) int32 {
 	for at := c.first[s.to]; at < c.first[s.to+1]; at++ {
 		m := c.micro(at)
-		if m.F != "r" || c.key[at] != s.key || c.own[at] != none {
+		if m.F != "r" || c.key[at] != s.key {
 			continue
 		}
 		value := m.Value
 		if c.keys[s.key].list {
-			if len(m.List) == 0 {
+			list := c.list(at)
+			if len(list) == 0 {
 				continue
 			}
-			value = m.List[len(m.List)-1]
-		} else if m.Nil {
+			value = list[len(list)-1]
+		} else if m.Nil || c.own[at] != none {
 			continue
 		}
 		if w := c.writer(s.key, value); w != none && c.writes[w].txn == s.from {
@@ -138,7 +139,7 @@ func (c *check) readFrom(s step) int32 {
 // readWithout returns the read of an edge rw of a list, and an element of To that it lacks.
 func (c *check) readWithout(s step) (at int32, missing int64) {
 	for at := c.first[s.from]; at < c.first[s.from+1]; at++ {
-		if c.micro(at).F != "r" || c.key[at] != s.key || c.own[at] != none {
+		if c.micro(at).F != "r" || c.key[at] != s.key || c.lists[s.key].tainted[at] {
 			continue
 		}
 		for w := c.first[s.to]; w < c.first[s.to+1]; w++ {
@@ -154,7 +155,7 @@ func (c *check) readWithout(s step) (at int32, missing int64) {
 // order, or the last of it and one that nobody read.
 func (c *check) neighbours(s step) (before, after int32) {
 	order := &c.lists[s.key]
-	list := c.micro(order.longest).List[:order.agreed]
+	list := c.list(order.longest)[:order.agreed]
 	for at := c.first[s.to]; at < c.first[s.to+1]; at++ {
 		m := c.micro(at)
 		if m.F != "append" || c.key[at] != s.key {
