@@ -16,30 +16,44 @@ func (c *check) cycles() {
 		}
 	}
 	c.search(every)
-	// The order of versions that follows from sessions, or from real time, can refute only
-	// the models that ask for these.
+	c.searchByVersions(dependencies)
+}
+
+// searchByVersions looks for cycles again, with the order of versions that follows from
+// sessions, or from real time, since these can refute the models that ask for them. The edges
+// behind the first so many are those of sessions and time.
+func (c *check) searchByVersions(dependencies int) {
+	if c.violated(StrongSessionSerializable) || c.over() {
+		return
+	}
 	ordered := slices.Clone(c.edges[dependencies:])
-	again := func(found []succession, levels []level) {
-		if len(found) == 0 || c.violated(levels[0].rulesOut) || c.over() {
-			return
-		}
+	with := func(found []succession) {
 		c.edges = c.edges[:dependencies]
 		c.follow(found)
 		c.edges = append(c.edges, ordered...)
-		c.search(levels)
+	}
+	byTime := c.realtimeVersions()
+	if len(byTime) == 0 {
+		return
+	}
+	with(byTime)
+	if len(c.circular(every[2])) == 0 {
+		return // nor can there be a cycle by sessions, whose order is part of that of time
 	}
 	for _, by := range [...]struct {
-		versions func() []succession
+		versions []succession
 		levels   []level
-	}{{c.processVersions, every[1:2]}, {c.realtimeVersions, every[2:]}} {
-		if c.violated(by.levels[0].rulesOut) {
-			return
-		}
+	}{{c.processVersions(), every[1:2]}, {byTime, every[2:]}} {
 		// That a read shows what was written over reads better than that the writes go in
 		// circles; so what writes alone tell comes first.
-		found := by.versions()
-		again(slices.DeleteFunc(slices.Clone(found), func(s succession) bool { return s.to != s.in }), by.levels)
-		again(found, by.levels)
+		written := slices.DeleteFunc(slices.Clone(by.versions), func(s succession) bool { return s.to != s.in })
+		for _, found := range [...][]succession{written, by.versions} {
+			if c.violated(by.levels[0].rulesOut) || c.over() {
+				return
+			}
+			with(found)
+			c.search(by.levels)
+		}
 	}
 }
 
@@ -128,19 +142,7 @@ func (c *check) realtimeEdges() {
 // cycle was reported only once: those with fewer orders and of worse shape come first and
 // rule out all that others of the component would.
 func (c *check) search(levels []level) {
-	txn := make([]int32, c.nodes)
-	for v := range txn {
-		txn[v] = none
-		if v < len(c.txns) {
-			txn[v] = int32(v)
-		}
-	}
-	if !c.take(int64(c.nodes)*16) || c.over() {
-		return
-	}
-	whole := compress(c.edges, func(v int32) int32 { return v }, txn)
-	all := levels[len(levels)-1].orders | ww | wr | rw
-	components := c.components(whole, walk{all, plain})
+	components := c.circular(levels[len(levels)-1])
 	if len(components) == 0 {
 		return
 	}
@@ -153,7 +155,7 @@ func (c *check) search(levels []level) {
 	for _, nodes := range components {
 		for _, v := range nodes {
 			place[v] = int32(len(inside))
-			inside = append(inside, txn[v])
+			inside = append(inside, c.txnOf(v))
 		}
 	}
 	g := compress(c.edges, func(v int32) int32 { return place[v] }, inside)
@@ -179,6 +181,28 @@ func (c *check) search(levels []level) {
 			}
 		}
 	}
+}
+
+// circular returns the components of the whole graph in which there are cycles of any shape,
+// on a level.
+func (c *check) circular(l level) [][]int32 {
+	if !c.take(int64(c.nodes)*16) || c.over() {
+		return nil
+	}
+	txn := make([]int32, c.nodes)
+	for v := range txn {
+		txn[v] = c.txnOf(int32(v))
+	}
+	whole := compress(c.edges, func(v int32) int32 { return v }, txn)
+	return c.components(whole, walk{l.orders | ww | wr | rw, plain})
+}
+
+// txnOf returns the transaction of a node; none for an auxiliary one.
+func (c *check) txnOf(v int32) int32 {
+	if int(v) < len(c.txns) {
+		return v
+	}
+	return none
 }
 
 // placesToNodes returns the nodes of places.

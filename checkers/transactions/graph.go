@@ -46,6 +46,7 @@ type graph struct {
 	edges   []edge
 	nodes   int32
 	reasons []reason
+	place   []int32 // scratch of fan, by transaction: where among the sinks, from 1
 }
 
 // connect adds an edge, but none from a node to itself.
@@ -89,9 +90,11 @@ func (c *check) fan(sources []source, sinks []sink, key int32) {
 		}
 		return
 	}
-	place := make(map[int32]int, len(sinks))
+	if c.place == nil {
+		c.place = make([]int32, len(c.txns))
+	}
 	for i, to := range sinks {
-		place[to.txn] = i
+		c.place[to.txn] = int32(i) + 1
 	}
 	first := c.nodes // of the chain to the sinks from one on
 	for i, to := range sinks {
@@ -103,8 +106,8 @@ func (c *check) fan(sources []source, sinks []sink, key int32) {
 	}
 	before := none // the first node of the chain to the sinks up to one, made where needed
 	for _, from := range sources {
-		i, both := place[from.txn]
-		if !both {
+		i := c.place[from.txn] - 1
+		if i < 0 {
 			c.connect(edge{from: from.txn, to: first, kind: from.kind, key: key, why: none})
 			continue
 		}
@@ -119,11 +122,14 @@ func (c *check) fan(sources []source, sinks []sink, key int32) {
 			}
 		}
 		if i > 0 {
-			c.connect(edge{from: from.txn, to: before + int32(i) - 1, kind: from.kind, key: key, why: none})
+			c.connect(edge{from: from.txn, to: before + i - 1, kind: from.kind, key: key, why: none})
 		}
-		if i+1 < len(sinks) {
-			c.connect(edge{from: from.txn, to: first + int32(i) + 1, kind: from.kind, key: key, why: none})
+		if int(i)+1 < len(sinks) {
+			c.connect(edge{from: from.txn, to: first + i + 1, kind: from.kind, key: key, why: none})
 		}
+	}
+	for _, to := range sinks {
+		c.place[to.txn] = 0
 	}
 }
 

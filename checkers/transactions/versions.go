@@ -150,7 +150,7 @@ func (c *check) succeed(found []succession, earlier, later observation) []succes
 // before who wrote the newer. Nothing is older than a register never written: that one who saw
 // it came later is a cycle by the edge rw of that one, and needs no order of versions.
 func (c *check) follow(found []succession) {
-	found = slices.DeleteFunc(found, func(s succession) bool { return s.to == none })
+	found = slices.DeleteFunc(slices.Clone(found), func(s succession) bool { return s.to == none })
 	slices.SortFunc(found, func(a, b succession) int {
 		for _, d := range [...]int32{a.key - b.key, a.from - b.from, a.to - b.to} {
 			if d != 0 {
