@@ -101,7 +101,6 @@ type tape struct {
 	left   int // events
 	index  int
 	buffer []byte
-	line   []byte
 	client [10]int // process numbers
 }
 

@@ -246,13 +246,14 @@ func (c *check) versionCircle(edges []edge) (circle []int32) {
 		}
 	}
 	g := compress(edges, func(t int32) int32 { return place[t] }, txns)
-	for _, nodes := range c.components(g, walk{}) {
-		for _, at := range c.shortest(g, nodes, walk{}) {
-			circle = append(circle, txns[place[edges[g.edge[at]].from]])
-		}
-		return circle
+	components := c.components(g, walk{})
+	if len(components) == 0 {
+		return nil
 	}
-	return nil
+	for _, at := range c.shortest(g, components[0], walk{}) {
+		circle = append(circle, txns[place[edges[g.edge[at]].from]])
+	}
+	return circle
 }
 
 func (c *check) explainVersions(k int32, circle []int32) Anomaly {
