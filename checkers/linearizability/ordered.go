@@ -16,27 +16,18 @@ const ByOrder Method = "forced order"
 // decideOrdered judges an object whose answers force the order of its operations. It is not ok
 // where an operation is not one of the object, or the values are outside the method's reach.
 func (c *Checker) decideOrdered(operations []histories.Operation) (d decision, ok bool) {
-	var at []int
 	var verdict ordered.Verdict
+	var at []int
 	switch c.Object {
 	case List:
-		ops, positions, ok := translate(operations, listOp)
-		if !ok {
-			return d, false
-		}
-		at, verdict = positions, ordered.CheckList(ops)
+		verdict, at, ok = ask(operations, growOp("append"), ordered.CheckList)
 	case Set:
-		ops, positions, ok := translate(operations, setOp)
-		if !ok {
-			return d, false
-		}
-		at, verdict = positions, ordered.CheckSet(ops)
+		verdict, at, ok = ask(operations, growOp("add"), ordered.CheckSet)
 	case Counter:
-		ops, positions, ok := translate(operations, counterOp)
-		if !ok {
-			return d, false
-		}
-		at, verdict = positions, ordered.CheckCounter(ops)
+		verdict, at, ok = ask(operations, counterOp, ordered.CheckCounter)
+	}
+	if !ok {
+		return d, false
 	}
 	switch verdict.Outcome {
 	case ordered.Linearizable:
@@ -49,6 +40,15 @@ func (c *Checker) decideOrdered(operations []histories.Operation) (d decision, o
 		return d, true
 	}
 	return d, false
+}
+
+// ask translates operations and has them checked; at tells where each stood.
+func ask[Op any](operations []histories.Operation, one func(op *histories.Operation) (Op, bool), check func([]Op) ordered.Verdict) (verdict ordered.Verdict, at []int, ok bool) {
+	ops, at, ok := translate(operations, one)
+	if ok {
+		verdict = check(ops)
+	}
+	return verdict, at, ok
 }
 
 // translate makes the operations of an object of those that say something; at tells where
@@ -75,28 +75,19 @@ func elements(v histories.Value) ([]int64, bool) {
 	return v.Ints()
 }
 
-func listOp(op *histories.Operation) (o ordered.ListOp, ok bool) {
-	o.Call, o.Return = interval(*op)
-	switch op.F {
-	case "append":
-		o.Element, ok = op.Input.Int()
-	case "read":
-		o.Read = true
-		o.Elements, ok = elements(op.Output)
+// growOp translates the operations of a list or a set, whose additions are called add.
+func growOp(add string) func(op *histories.Operation) (ordered.Op, bool) {
+	return func(op *histories.Operation) (o ordered.Op, ok bool) {
+		o.Call, o.Return = interval(*op)
+		switch op.F {
+		case add:
+			o.Element, ok = op.Input.Int()
+		case "read":
+			o.Read = true
+			o.Elements, ok = elements(op.Output)
+		}
+		return o, ok
 	}
-	return o, ok
-}
-
-func setOp(op *histories.Operation) (o ordered.SetOp, ok bool) {
-	o.Call, o.Return = interval(*op)
-	switch op.F {
-	case "add":
-		o.Element, ok = op.Input.Int()
-	case "read":
-		o.Read = true
-		o.Elements, ok = elements(op.Output)
-	}
-	return o, ok
 }
 
 func counterOp(op *histories.Operation) (o ordered.CounterOp, ok bool) {

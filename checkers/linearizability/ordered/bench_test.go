@@ -5,13 +5,13 @@ import (
 	"testing"
 )
 
-// grown draws the right history of a list by a few clients: half reads of the whole list.
-func grown(n int) []ListOp {
+// growth draws the right history of a list by a few clients: half reads of the whole list.
+func growth(n int) []Op {
 	r := rand.New(rand.NewPCG(1, 1))
 	var list []int64
-	ops := make([]ListOp, n)
+	ops := make([]Op, n)
 	for i := range ops {
-		ops[i] = ListOp{Read: r.IntN(2) == 0, Call: int64(10*i) - r.Int64N(30), Return: int64(10*i) + r.Int64N(30)}
+		ops[i] = Op{Read: r.IntN(2) == 0, Call: int64(10*i) - r.Int64N(30), Return: int64(10*i) + r.Int64N(30)}
 		if ops[i].Read {
 			ops[i].Elements = list
 		} else {
@@ -29,17 +29,14 @@ func decided(b *testing.B, v Verdict) {
 }
 
 func BenchmarkList(b *testing.B) {
-	ops := grown(10_000)
+	ops := growth(10_000)
 	for b.Loop() {
 		decided(b, CheckList(ops))
 	}
 }
 
 func BenchmarkSet(b *testing.B) {
-	var ops []SetOp
-	for _, op := range grown(2_000) {
-		ops = append(ops, SetOp(op))
-	}
+	ops := growth(2_000)
 	for b.Loop() {
 		decided(b, CheckSet(ops))
 	}

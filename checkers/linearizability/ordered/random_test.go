@@ -168,13 +168,13 @@ func spoil(r *rand.Rand, elements []int64) []int64 {
 	return elements
 }
 
-func lists() object[ListOp] {
-	return object[ListOp]{
-		name: "list", check: CheckList, order: OrderList, replay: ReplayList, at: func(op ListOp) interval { return op.interval() },
-		draw: func(r *rand.Rand, n int) (ops []ListOp) {
+func lists() object[Op] {
+	return object[Op]{
+		name: "list", check: CheckList, order: OrderList, replay: ReplayList, at: func(op Op) interval { return op.interval() },
+		draw: func(r *rand.Rand, n int) (ops []Op) {
 			var list []int64
 			for i := range n {
-				op := ListOp{Read: r.IntN(2) == 0, Element: int64(i + 1)}
+				op := Op{Read: r.IntN(2) == 0, Element: int64(i + 1)}
 				op.Call, op.Return = when(r, i)
 				if op.Read {
 					op.Element, op.Elements = 0, spoil(r, list)
@@ -188,17 +188,17 @@ func lists() object[ListOp] {
 			}
 			return ops
 		},
-		step: func(state string, op ListOp) (string, bool) {
+		step: func(state string, op Op) (string, bool) {
 			if op.Read {
 				return state, state == fmt.Sprint(op.Elements) || state == "" && len(op.Elements) == 0
 			}
 			return strings.Replace("["+strings.Trim(state, "[]")+fmt.Sprintf(" %d]", op.Element), "[ ", "[", 1), true
 		},
-		only: func(op ListOp, elements []int64) ListOp {
+		only: func(op Op, elements []int64) Op {
 			op.Elements = slices.DeleteFunc(slices.Clone(op.Elements), func(e int64) bool { return !slices.Contains(elements, e) })
 			return op
 		},
-		renamed: func(ops []ListOp) []ListOp {
+		renamed: func(ops []Op) []Op {
 			ops = slices.Clone(ops)
 			for i := range ops {
 				ops[i].Element = 1000 - 7*ops[i].Element
@@ -212,18 +212,18 @@ func lists() object[ListOp] {
 	}
 }
 
-func sets() object[SetOp] {
+func sets() object[Op] {
 	sorted := func(elements []int64) string { return fmt.Sprint(slices.Sorted(slices.Values(elements))) }
-	return object[SetOp]{
-		name: "set!", check: CheckSet, order: OrderSet, replay: ReplaySet, at: func(op SetOp) interval { return op.interval() },
-		draw: func(r *rand.Rand, n int) (ops []SetOp) {
-			for _, op := range lists().draw(r, n) {
+	return object[Op]{
+		name: "set!", check: CheckSet, order: OrderSet, replay: ReplaySet, at: func(op Op) interval { return op.interval() },
+		draw: func(r *rand.Rand, n int) (ops []Op) {
+			ops = lists().draw(r, n)
+			for _, op := range ops {
 				r.Shuffle(len(op.Elements), func(i, j int) { op.Elements[i], op.Elements[j] = op.Elements[j], op.Elements[i] })
-				ops = append(ops, SetOp(op))
 			}
 			return ops
 		},
-		step: func(state string, op SetOp) (string, bool) {
+		step: func(state string, op Op) (string, bool) {
 			var in []int64
 			for _, word := range strings.Fields(strings.Trim(state, "[]")) {
 				n, _ := strconv.ParseInt(word, 10, 64)
@@ -234,10 +234,7 @@ func sets() object[SetOp] {
 			}
 			return sorted(append(in, op.Element)), true
 		},
-		only: func(op SetOp, elements []int64) SetOp {
-			op.Elements = slices.DeleteFunc(slices.Clone(op.Elements), func(e int64) bool { return !slices.Contains(elements, e) })
-			return op
-		},
+		only: lists().only,
 	}
 }
 
