@@ -2,24 +2,11 @@ package transactions
 
 import (
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
-)
 
-// soak returns how many cases a test looks at: n, or CAPSIZE_SOAK times as many.
-func soak(t testing.TB, n int) int {
-	t.Helper()
-	if text := os.Getenv("CAPSIZE_SOAK"); text != "" {
-		times, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatalf("CAPSIZE_SOAK=%s: want how many times as many cases to look at", text)
-		}
-		return n * times
-	}
-	return n
-}
+	"capsize/checkers/internal/soak"
+)
 
 func randomPlan(rng *rand.Rand) plan {
 	return plan{
@@ -30,7 +17,7 @@ func randomPlan(rng *rand.Rand) plan {
 
 func TestAStoreThatKeepsItsPromiseIsNeverAccused(t *testing.T) {
 	accused := make(map[discipline]map[Model]int)
-	for seed := range soak(t, 20000) {
+	for seed := range soak.Count(t, 20000) {
 		rng := rand.New(rand.NewPCG(1, uint64(seed)))
 		p := randomPlan(rng)
 		txns := simulate(p, rng)
@@ -141,7 +128,7 @@ func truth(txns []Txn) map[Model]bool {
 func TestWhatIsRuledOutIsSoByBruteForce(t *testing.T) {
 	for _, registers := range []bool{false, true} {
 		ruledOut, missed := make(map[Model]int), make(map[Model]int)
-		for seed := range soak(t, 60000) {
+		for seed := range soak.Count(t, 60000) {
 			rng := rand.New(rand.NewPCG(2, uint64(seed)))
 			txns := small(rng, registers, rng.IntN(2) == 0)
 			compareWithTruth(t, txns, ruledOut, missed)
@@ -207,7 +194,7 @@ func allRead(txns []Txn) bool {
 func TestNothingIsMissedInListsThatAreReadAtLast(t *testing.T) {
 	ruledOut, missed := make(map[Model]int), make(map[Model]int)
 	looked := 0
-	for seed := range soak(t, 40000) {
+	for seed := range soak.Count(t, 40000) {
 		rng := rand.New(rand.NewPCG(3, uint64(seed)))
 		txns := small(rng, false, true)
 		if !allRead(txns) {

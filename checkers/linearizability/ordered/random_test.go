@@ -3,28 +3,15 @@ package ordered
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/anishathalye/porcupine"
-)
 
-// soak returns how many histories a cross-check tries: CAPSIZE_SOAK, or what CI has time for.
-func soak(t testing.TB, usual int) int {
-	t.Helper()
-	text := os.Getenv("CAPSIZE_SOAK")
-	if text == "" {
-		return usual
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("CAPSIZE_SOAK=%s: want a number of histories", text)
-	}
-	return n
-}
+	"capsize/checkers/internal/soak"
+)
 
 // object is a kind of history: how to draw one, decide it, and decide it otherwise.
 type object[Op any] struct {
@@ -79,7 +66,7 @@ func crossCheck[Op any](t *testing.T, o object[Op], count int) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, uint64(len(o.name))))
 	legal, illegal := 0, map[Reason]int{}
-	for i := range soak(t, count) {
+	for i := range soak.Count(t, count) {
 		ops := o.draw(r, 1+r.IntN(9))
 		got, want := o.check(ops), o.porcupine(ops)
 		if got.Outcome == Undecided {
@@ -108,7 +95,7 @@ func crossCheck[Op any](t *testing.T, o object[Op], count int) {
 		}
 	}
 	t.Logf("%d legal, %v", legal, illegal)
-	if n := soak(t, count); legal < n/6 || legal > n*9/10 || len(illegal) < 4 {
+	if n := soak.Count(t, count); legal < n/6 || legal > n*9/10 || len(illegal) < 4 {
 		t.Errorf("%d of %d are legal, reasons %v: the histories are too much alike", legal, n, illegal)
 	}
 }

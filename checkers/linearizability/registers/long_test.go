@@ -3,6 +3,8 @@ package registers
 import (
 	"slices"
 	"testing"
+
+	"capsize/checkers/internal/soak"
 )
 
 var busyMixes = []mix{
@@ -17,7 +19,7 @@ var busyMixes = []mix{
 // the very event after which the batch check finds the history so far impossible.
 func TestAStreamStopsWhereALongHistoryFirstBecomesImpossible(t *testing.T) {
 	alarms, reasons := 0, map[Reason]int{}
-	n := histories(t, 100_000) / 100
+	n := soak.Count(t, 100_000) / 100
 	for seed := range n {
 		r := seeded(uint64(seed) + 1<<42)
 		clients := 2 + r.IntN(20)
@@ -76,7 +78,7 @@ func TestALongCorrectHistoryRaisesNoAlarmAndHoldsLittle(t *testing.T) {
 	for _, m := range append(busyMixes, mix{writes: 50, crashed: 1}, mix{writes: 30, swaps: 20, refused: 10, crashed: 1}) {
 		source, stream, handles := newBusy(1, clients, m, false), NewStream(), make([]Handle, clients)
 		lost, most := 0, 0
-		for range histories(t, 100_000) * 3 {
+		for range soak.Count(t, 100_000) * 3 {
 			a := source.next()
 			if alarm := a.play(stream, handles); alarm != nil {
 				t.Fatalf("%+v: %+v", m, alarm)

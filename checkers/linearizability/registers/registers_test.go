@@ -2,26 +2,11 @@ package registers
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
-)
 
-// histories is how many random histories a test looks at: a number that a run of the
-// usual length can afford, or what CAPSIZE_SOAK says (a million takes some minutes).
-func histories(t *testing.T, usual int) int {
-	t.Helper()
-	soak := os.Getenv("CAPSIZE_SOAK")
-	if soak == "" {
-		return usual
-	}
-	n, err := strconv.Atoi(soak)
-	if err != nil {
-		t.Fatalf("CAPSIZE_SOAK=%q is not a number of histories: %v", soak, err)
-	}
-	return n
-}
+	"capsize/checkers/internal/soak"
+)
 
 func show(ops []Op) string {
 	text := ""
@@ -102,7 +87,7 @@ func judgeCore(ops []Op, verdict Verdict) error {
 
 func TestEachVerdictOnRandomHistoriesAgreesWithPorcupine(t *testing.T) {
 	outcomes, reasons, longest := map[Outcome]int{}, map[Reason]int{}, 0
-	n := histories(t, 100_000)
+	n := soak.Count(t, 100_000)
 	for seed := range n {
 		ops := randomHistory(seeded(uint64(seed)), 11)
 		verdict := Check(ops)
@@ -130,7 +115,7 @@ func TestEachVerdictOnRandomHistoriesAgreesWithPorcupine(t *testing.T) {
 }
 
 func TestEachVerdictOnTheSmallestHistoriesAgreesWithAllOrders(t *testing.T) {
-	for seed := range histories(t, 50_000) {
+	for seed := range soak.Count(t, 50_000) {
 		ops := randomHistory(seeded(uint64(seed)+1<<40), 6)
 		legal := bruteAccepts(ops)
 		if accepted := porcupineAccepts(ops); accepted != legal {
@@ -145,7 +130,7 @@ func TestEachVerdictOnTheSmallestHistoriesAgreesWithAllOrders(t *testing.T) {
 // The argument of findUnreplaced must hold for any refused swap, not only for those that are
 // stuck.
 func TestNoRefusedSwapOfALegalHistoryIsHeldAgainstIt(t *testing.T) {
-	n, looked, held := histories(t, 100_000), 0, 0
+	n, looked, held := soak.Count(t, 100_000), 0, 0
 	for seed := range n {
 		ops := randomHistory(seeded(uint64(seed)+1<<45), 10)
 		h, verdict := analyse(ops)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"capsize/checkers/internal/soak"
 )
 
 // transform applies a function to each moment and value of a history.
@@ -28,7 +30,7 @@ func transform(ops []Op, moment, value func(int64) int64) []Op {
 func same(x int64) int64 { return x }
 
 func TestAVerdictIsOfTheHistoryAndNotOfItsNumbers(t *testing.T) {
-	for seed := range histories(t, 20_000) {
+	for seed := range soak.Count(t, 20_000) {
 		r := seeded(uint64(seed) + 1<<43)
 		ops := randomHistory(r, 12)
 		names := map[int64]int64{Nothing: Nothing}
@@ -99,7 +101,7 @@ func repeat(r *rand.Rand, ops []Op) []Op {
 }
 
 func TestAViolationInTheUnambiguousPartIsOne(t *testing.T) {
-	n, violations, missed := histories(t, 40_000), 0, 0
+	n, violations, missed := soak.Count(t, 40_000), 0, 0
 	for seed := range n {
 		r := seeded(uint64(seed) + 1<<44)
 		ops := repeat(r, randomHistory(r, 11))

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"capsize/checkers/internal/soak"
 )
 
 // A feeding plays a history to a stream, event by event, and knows at each what a batch
@@ -119,7 +121,7 @@ func (f *feeding) begin(p planned, i int, time int64) {
 }
 
 func TestAStreamStopsAtTheSmallestIllegalPrefix(t *testing.T) {
-	n := histories(t, 30_000)
+	n := soak.Count(t, 30_000)
 	prefixes, alarms, reasons, open := 0, 0, map[Reason]int{}, 0
 	for seed := range n {
 		r := seeded(uint64(seed) + 1<<41)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/anishathalye/porcupine"
+
+	"capsize/checkers/internal/soak"
 )
 
 // stopsAt feeds a history to a Live and returns the number of returns after which there was
@@ -90,7 +92,7 @@ func TestLiveStopsWhereThereIsNoOrderAnyMore(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(7, uint64(len(o.name))))
 			stopped := 0
-			for i := range soak(t, 3000) {
+			for i := range soak.Count(t, 3000) {
 				h := history(r, o, 2+r.IntN(8))
 				outcome, at := stopsAt(NewLive(o.known(i), 10_000), h)
 				if want := porcupine.CheckOperations(o.model, h); want != (outcome == Linearizable) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,22 +13,9 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"capsize/checkers/internal/soak"
 	"capsize/checkers/linearizability/registers"
 )
-
-// soak returns how many histories a cross-check tries: CAPSIZE_SOAK, or what CI has time for.
-func soak(t testing.TB, usual int) int {
-	t.Helper()
-	text := os.Getenv("CAPSIZE_SOAK")
-	if text == "" {
-		return usual
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("CAPSIZE_SOAK=%s: want a number of histories", text)
-	}
-	return n
-}
 
 // call is an operation of the models below.
 type call struct {
@@ -239,7 +225,7 @@ func TestTheSearchAnswersAsPorcupineAndAsTryingEverything(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(1, uint64(len(o.name))))
 			legal := 0
-			for i := range soak(t, 4000) {
+			for i := range soak.Count(t, 4000) {
 				h := history(r, o, 2+r.IntN(9))
 				got := Check(context.Background(), o.known(i), h, Limits{})
 				want := Illegal
@@ -259,7 +245,7 @@ func TestTheSearchAnswersAsPorcupineAndAsTryingEverything(t *testing.T) {
 					}
 				}
 			}
-			if n := soak(t, 4000); legal < n/4 || legal > n*9/10 {
+			if n := soak.Count(t, 4000); legal < n/4 || legal > n*9/10 {
 				t.Errorf("%d of %d are linearizable: the histories are too much alike", legal, n)
 			}
 		})
@@ -345,7 +331,7 @@ func forPorcupine(ops []registers.Op) []porcupine.Operation {
 
 func TestTheRegisterSearchAnswersAsPorcupine(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 0))
-	legal, n := 0, soak(t, 60_000)
+	legal, n := 0, soak.Count(t, 60_000)
 	for i := range n {
 		ops := drawRegister(r, 1+r.IntN(9))
 		h := forPorcupine(ops)
