@@ -179,7 +179,7 @@ func (d *driver) perform(ctx context.Context, mine *clients, process int, op wor
 	}
 	done = d.recorder.Record(done)
 	d.tally.count(done.Type)
-	return histories.Operations([]histories.Event{invoke, done})[0], nil
+	return histories.OperationOf(invoke, done), nil
 }
 
 // freshProcess returns a process number that was never used.

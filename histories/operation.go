@@ -43,10 +43,7 @@ func Operations(events []Event) []Operation {
 		}
 		if e.Type == Invoke {
 			open[e.Process] = len(ops)
-			ops = append(ops, Operation{
-				Process: e.Process, F: e.F, Key: e.Key, Node: e.Node, Input: e.Value, Type: Info,
-				Call: e.Time, Return: Forever, Stale: e.Stale, Final: e.Final, Invoked: e.Index, Returned: -1,
-			})
+			ops = append(ops, begun(e))
 			continue
 		}
 		at, ok := open[e.Process]
@@ -57,6 +54,21 @@ func Operations(events []Event) []Operation {
 		ops[at].complete(e)
 	}
 	return ops
+}
+
+// OperationOf returns the operation of an Invoke and the event that completes it.
+func OperationOf(invoke, completion Event) Operation {
+	op := begun(&invoke)
+	op.complete(&completion)
+	return op
+}
+
+// begun is an operation that has no completion.
+func begun(e *Event) Operation {
+	return Operation{
+		Process: e.Process, F: e.F, Key: e.Key, Node: e.Node, Input: e.Value, Type: Info,
+		Call: e.Time, Return: Forever, Stale: e.Stale, Final: e.Final, Invoked: e.Index, Returned: -1,
+	}
 }
 
 func (o *Operation) complete(e *Event) {

@@ -138,13 +138,16 @@ func reasonOf(result search.Result) string {
 func forPorcupine(operations []histories.Operation) []porcupine.Operation {
 	list := make([]porcupine.Operation, 0, len(operations))
 	for _, op := range operations {
-		if !says(op) {
-			continue
+		if says(op) {
+			list = append(list, forSearch(op))
 		}
-		call, end := interval(op)
-		list = append(list, porcupine.Operation{ClientId: op.Process, Input: op, Output: op.Output, Call: call, Return: end, Metadata: op})
 	}
 	return list
+}
+
+func forSearch(op histories.Operation) porcupine.Operation {
+	call, end := interval(op)
+	return porcupine.Operation{ClientId: op.Process, Input: op, Output: op.Output, Call: call, Return: end, Metadata: op}
 }
 
 // interval returns the part of the history in which an operation took effect, as indices of

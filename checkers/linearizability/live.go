@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"hash/maphash"
 
-	"github.com/anishathalye/porcupine"
-
 	"capsize/checkers"
 	"capsize/checkers/linearizability/registers"
 	"capsize/checkers/linearizability/search"
@@ -214,9 +212,10 @@ type modelJudge struct {
 
 // pending is an operation, from its invoke until its end is passed on.
 type pending struct {
-	invoke, done histories.Event
-	completed    bool
-	slot         int
+	invoke    histories.Event
+	op        histories.Operation // once it is completed
+	completed bool
+	slot      int
 }
 
 // moment is an event that waits.
@@ -230,11 +229,11 @@ func (m *modelJudge) event(e *histories.Event) (broken, gaveUp string) {
 		op := &pending{invoke: *e}
 		m.open[e.Process] = op
 		m.queue = append(m.queue, &moment{op: op})
-	} else if op := m.open[e.Process]; op != nil {
+	} else if p := m.open[e.Process]; p != nil {
 		delete(m.open, e.Process)
-		op.done, op.completed = *e, true
-		if e.Type != histories.Info {
-			m.queue = append(m.queue, &moment{op: op, returns: true})
+		p.op, p.completed = histories.OperationOf(p.invoke, *e), true
+		if e.Type != histories.Info && says(p.op) {
+			m.queue = append(m.queue, &moment{op: p, returns: true})
 		}
 	}
 	if len(m.queue) > waiting {
@@ -252,13 +251,10 @@ func (m *modelJudge) pass() (broken, gaveUp string) {
 			m.begin(next.op)
 			continue
 		}
-		if next.op.done.Type == histories.Fail && !next.op.done.Refused {
-			continue
-		}
 		switch m.ways.Return(next.op.slot) {
 		case search.Illegal:
-			done := &next.op.done
-			return fmt.Sprintf("no order explains what %s by process %d on %s, which ended at %s, says", done.F, done.Process, done.Node, checkers.Clock(done.Time)), ""
+			op := &next.op.op
+			return fmt.Sprintf("no order explains what %s by process %d on %s, which ended at %s, says", op.F, op.Process, op.Node, checkers.Clock(op.Return)), ""
 		case search.Unknown:
 			return "", fmt.Sprintf("there are more than %d ways in which its operations can have taken effect, or more than 64 under way", waysMost)
 		}
@@ -267,10 +263,7 @@ func (m *modelJudge) pass() (broken, gaveUp string) {
 }
 
 func (m *modelJudge) begin(p *pending) {
-	if p.done.Type == histories.Fail && !p.done.Refused {
-		return
+	if says(p.op) {
+		p.slot = m.ways.Add(forSearch(p.op), p.op.Type != histories.Info)
 	}
-	op := histories.Operations([]histories.Event{p.invoke, p.done})[0]
-	call, end := interval(op)
-	p.slot = m.ways.Add(porcupine.Operation{ClientId: op.Process, Input: op, Output: op.Output, Call: call, Return: end}, op.Type != histories.Info)
 }

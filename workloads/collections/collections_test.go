@@ -84,7 +84,7 @@ func play(t testing.TB, w *Workload, seed uint64, store *memory, count int) []hi
 		invoke := record(histories.Event{Process: process, F: op.F, Key: op.Key, Value: op.Value, Node: "n1", Final: op.Final})
 		reply, err := w.Perform(context.Background(), store, op)
 		done := record(histories.Completion(invoke, reply, err))
-		g.Completed(histories.Operations([]histories.Event{invoke, done})[0])
+		g.Completed(histories.OperationOf(invoke, done))
 	}
 	for i := range count {
 		op, ok := g.Next(workloads.Moment{Thread: i % threads, Process: i % threads}).Op()

@@ -90,7 +90,7 @@ func play(w *Workload, seed uint64, threads, count int, outcome func(histories.O
 		invoke := histories.Event{Process: i % threads, F: op.F, Key: op.Key, Value: op.Value, Index: 2 * i, Time: time.Duration(2 * i)}
 		completion := histories.Completion(invoke, reply, err)
 		completion.Index, completion.Time = 2*i+1, time.Duration(2*i+1)
-		done := histories.Operations([]histories.Event{invoke, completion})[0]
+		done := histories.OperationOf(invoke, completion)
 		if outcome != nil {
 			done.Type = outcome(done)
 		}
@@ -356,7 +356,7 @@ func BenchmarkRecordedOps(b *testing.B) {
 				reply, err := w.Perform(ctx, store, op)
 				done := r.Record(histories.Completion(invoke, reply, err))
 				mu.Lock()
-				g.Completed(histories.Operations([]histories.Event{invoke, done})[0])
+				g.Completed(histories.OperationOf(invoke, done))
 				mu.Unlock()
 			}
 		})
