@@ -101,9 +101,8 @@ func (s *shrinker) stuck(c cut) string {
 	if s.checker.Model.DescribeState == nil || found.Outcome != search.Illegal {
 		return text
 	}
-	state, placed := s.checker.Model.Init(), make(map[int]bool)
+	placed := make(map[int]bool)
 	for _, i := range found.Order {
-		_, state = s.checker.Model.Step(state, history[i].Input, history[i].Output)
 		placed[i] = true
 	}
 	var left []string
@@ -113,7 +112,7 @@ func (s *shrinker) stuck(c cut) string {
 		}
 	}
 	return text + fmt.Sprintf("; the longest order that could be found explains %d of them, after which the state is %s, and no way leads on to %s",
-		len(found.Order), s.checker.Model.DescribeState(state), strings.Join(left, ", "))
+		len(found.Order), s.checker.Model.DescribeState(found.State), strings.Join(left, ", "))
 }
 
 // verify puts a core before Porcupine and says what came of it.

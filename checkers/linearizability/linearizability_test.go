@@ -672,3 +672,16 @@ func BenchmarkRun(b *testing.B) {
 	}
 	b.ReportMetric(float64(operations)*float64(b.N)/b.Elapsed().Seconds(), "ops/s")
 }
+
+// A model may have its step with a context only.
+func TestAModelWithAContextIsExplainedToo(t *testing.T) {
+	c := ofAnything()
+	step := c.Model.Step
+	c.Model.Step = nil
+	c.Model.StepContext = func(_ context.Context, state, input, output any) (bool, any) { return step(state, input, output) }
+	c.Model.DescribeState = func(state any) string { return "the value " + state.(string) }
+	result := judged(t, c, script(t, "p1 n1 write 45\np1 ok\np2 n1 write 52\np2 ok\np8 n3 read\np8 ok 45"))
+	if result.Verdict != checkers.Invalid || !strings.Contains(result.Summary, "after which the state is the value 52") {
+		t.Errorf("%s: %s", result.Verdict, result.Summary)
+	}
+}

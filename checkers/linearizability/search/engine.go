@@ -56,8 +56,9 @@ type engine struct {
 	state          int32
 	steps          int64
 	longest        []int
-	shared         int // of longest, how many frames at the bottom are the same now
-	left           int // operations that must be in the order and are not
+	farthest       int32 // the state after longest
+	shared         int   // of longest, how many frames at the bottom are the same now
+	left           int   // operations that must be in the order and are not
 }
 
 // frame is one operation in the order so far.
@@ -129,24 +130,25 @@ func (e *engine) relink(event int32) {
 // lookEvery is how many steps pass between two looks at the limits.
 const lookEvery = 1024
 
-func (e *engine) run(ctx context.Context) Result {
+// run searches, and returns the state after the order of its result too.
+func (e *engine) run(ctx context.Context) (result Result, state int32) {
 	at := e.next[e.main]
 	for {
 		if e.left == 0 {
-			return Result{Outcome: Linearizable, Order: e.order(), Steps: e.steps}
+			return Result{Outcome: Linearizable, Order: e.order(), Steps: e.steps}, e.state
 		}
 		event, found := e.candidate(at)
 		if !found {
 			e.remember()
 			if at, found = e.back(); !found {
-				return Result{Outcome: Illegal, Order: e.longest, Steps: e.steps}
+				return Result{Outcome: Illegal, Order: e.longest, Steps: e.steps}, e.farthest
 			}
 			continue
 		}
 		if e.steps++; e.steps%lookEvery == 0 {
 			if reason := e.over(ctx); reason != "" {
 				e.remember()
-				return Result{Outcome: Unknown, Order: e.longest, Reason: reason, Steps: e.steps}
+				return Result{Outcome: Unknown, Order: e.longest, Reason: reason, Steps: e.steps}, e.farthest
 			}
 		}
 		at = e.try(event)
@@ -245,7 +247,7 @@ func (e *engine) remember() {
 	for _, f := range e.frames[e.shared:] {
 		e.longest = append(e.longest, int(f.operation))
 	}
-	e.shared = len(e.longest)
+	e.shared, e.farthest = len(e.longest), e.state
 }
 
 func (e *engine) order() []int {

@@ -26,7 +26,7 @@ func CheckRegister(ctx context.Context, operations []registers.Op, limits Limits
 	for i, at := range r.kept {
 		times[i] = interval{operations[at].Call, operations[at].Return}
 	}
-	result := newEngine(times, r, limits).run(ctx)
+	result, _ := newEngine(times, r, limits).run(ctx)
 	for i, at := range result.Order {
 		result.Order[i] = r.kept[at]
 	}

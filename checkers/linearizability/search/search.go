@@ -69,6 +69,7 @@ type Result struct {
 	// Order holds operations by their position in the input: all of a Linearizable history in
 	// a legal order; else the longest beginning of one that was found.
 	Order  []int
+	State  any    // of [Check]: the model's state after Order
 	Reason string // Unknown: which limit was reached
 	Steps  int64  // of the model that were tried
 }
@@ -93,7 +94,9 @@ func Check(ctx context.Context, model Model, operations []porcupine.Operation, l
 	for i, op := range operations {
 		times[i] = interval{op.Call, op.Return}
 	}
-	return newEngine(times, m, limits).run(ctx)
+	result, state := newEngine(times, m, limits).run(ctx)
+	result.State = m.known[state]
+	return result
 }
 
 // Replay verifies that an order is legal: every operation that returned stands in it once,
