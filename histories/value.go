@@ -55,6 +55,10 @@ func (v Value) Int() (int64, bool) { return v.n, v.kind == integer }
 // Ints returns the list, and whether v is one. The caller must not change it.
 func (v Value) Ints() ([]int64, bool) { return v.list, v.kind == integers }
 
+// Elements returns what a list or a set holds, and whether v is that; nothing stands for no
+// element. The caller must not change it.
+func (v Value) Elements() ([]int64, bool) { return v.list, v.kind == integers || v.kind == nothing }
+
 // Micros returns the micro-operations, and whether v is a list of them; the empty list is.
 // The caller must not change it.
 func (v Value) Micros() ([]Micro, bool) {

@@ -31,7 +31,7 @@ func collection(object Object) porcupine.Model {
 			op, list := input.(histories.Operation), parse(state)
 			known := op.Type == histories.OK
 			if op.F == "read" {
-				got, _ := elements(op.Output)
+				got, _ := op.Output.Elements()
 				if object == Counter {
 					sum, _ := op.Output.Int()
 					return !known || sum == int64(len(list)), state

@@ -67,14 +67,6 @@ func translate[Op any](operations []histories.Operation, one func(op *histories.
 	return ops, at, true
 }
 
-// elements is what a list or a set returned; nothing stands for none.
-func elements(v histories.Value) ([]int64, bool) {
-	if v.IsNil() {
-		return nil, true
-	}
-	return v.Ints()
-}
-
 // growOp translates the operations of a list or a set, whose additions are called add.
 func growOp(add string) func(op *histories.Operation) (ordered.Op, bool) {
 	return func(op *histories.Operation) (o ordered.Op, ok bool) {
@@ -84,7 +76,7 @@ func growOp(add string) func(op *histories.Operation) (ordered.Op, bool) {
 			o.Element, ok = op.Input.Int()
 		case "read":
 			o.Read = true
-			o.Elements, ok = elements(op.Output)
+			o.Elements, ok = op.Output.Elements()
 		}
 		return o, ok
 	}
@@ -152,7 +144,7 @@ func restricted(core []histories.Operation, to []int64) []histories.Operation {
 	}
 	core = slices.Clone(core)
 	for i := range core {
-		if list, ok := elements(core[i].Output); ok && core[i].F == "read" {
+		if list, ok := core[i].Output.Elements(); ok && core[i].F == "read" {
 			core[i].Output = histories.Ints(slices.DeleteFunc(slices.Clone(list), func(e int64) bool { return !slices.Contains(to, e) })...)
 		}
 	}

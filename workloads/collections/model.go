@@ -49,7 +49,7 @@ func with(state string, element int64) string {
 
 func stepList(state string, op histories.Operation) (bool, string) {
 	if op.F == Read {
-		got, ok := read(op)
+		got, ok := op.Output.Elements()
 		return op.Type != histories.OK || ok && text(got) == state, state
 	}
 	element, ok := op.Input.Int()
@@ -58,7 +58,7 @@ func stepList(state string, op histories.Operation) (bool, string) {
 
 func stepSet(state string, op histories.Operation) (bool, string) {
 	if op.F == Read {
-		got, ok := read(op)
+		got, ok := op.Output.Elements()
 		return op.Type != histories.OK || ok && text(slices.Sorted(slices.Values(got))) == state, state
 	}
 	element, ok := op.Input.Int()
@@ -72,14 +72,6 @@ func stepSet(state string, op histories.Operation) (bool, string) {
 		elements = slices.Insert(elements, at, element)
 	}
 	return ok, text(elements)
-}
-
-// read is what a read returned; nothing stands for no element.
-func read(op histories.Operation) ([]int64, bool) {
-	if op.Output.IsNil() {
-		return nil, true
-	}
-	return op.Output.Ints()
 }
 
 func stepCounter(state string, op histories.Operation) (bool, string) {
