@@ -60,7 +60,7 @@ func newSession() (string, error) {
 
 // Get reads a key.
 func (c *client) Get(ctx context.Context, key string) (histories.Reply, error) {
-	answer, err := c.do(ctx, http.MethodGet, "/v1/kv/"+url.PathEscape(key), nil)
+	answer, err := c.do(ctx, http.MethodGet, kvPath(key), nil)
 	if err != nil {
 		return histories.Reply{}, err
 	}
@@ -73,13 +73,13 @@ func (c *client) Get(ctx context.Context, key string) (histories.Reply, error) {
 
 // Put writes a key.
 func (c *client) Put(ctx context.Context, key string, value int64) (histories.Reply, error) {
-	answer, err := c.do(ctx, http.MethodPut, "/v1/kv/"+url.PathEscape(key), map[string]any{"value": number(value)})
+	answer, err := c.do(ctx, http.MethodPut, kvPath(key), map[string]any{"value": number(value)})
 	return histories.Reply{Revision: answer.Revision}, err
 }
 
 // CompareAndSwap replaces a key's value if it is the expected one.
 func (c *client) CompareAndSwap(ctx context.Context, key string, expected, replacement int64) (histories.Reply, error) {
-	answer, err := c.do(ctx, http.MethodPost, "/v1/kv/"+url.PathEscape(key)+"/cas", map[string]any{
+	answer, err := c.do(ctx, http.MethodPost, kvPath(key)+"/cas", map[string]any{
 		"expected": map[string]any{"value": number(expected)}, "value": number(replacement),
 	})
 	return histories.Reply{Revision: answer.Revision}, err
@@ -96,6 +96,9 @@ func integer(text *string) (histories.Value, error) {
 	}
 	return histories.Int(value), nil
 }
+
+// kvPath is where a node has a key.
+func kvPath(key string) string { return "/v1/kv/" + url.PathEscape(key) }
 
 // number is how a client keeps a number: the node keeps strings.
 func number(value int64) string { return strconv.FormatInt(value, 10) }

@@ -16,13 +16,13 @@ import (
 
 // Append adds an element at the end of a list.
 func (c *client) Append(ctx context.Context, key string, element int64) (histories.Reply, error) {
-	answer, err := c.do(ctx, http.MethodPost, "/v1/kv/"+url.PathEscape(key)+"/append", map[string]any{"value": number(element) + " "})
+	answer, err := c.do(ctx, http.MethodPost, kvPath(key)+"/append", map[string]any{"value": number(element) + " "})
 	return histories.Reply{Revision: answer.Revision}, err
 }
 
 // List returns the elements of a list in order.
 func (c *client) List(ctx context.Context, key string) (histories.Reply, error) {
-	answer, err := c.do(ctx, http.MethodGet, "/v1/kv/"+url.PathEscape(key), nil)
+	answer, err := c.do(ctx, http.MethodGet, kvPath(key), nil)
 	if err != nil {
 		return histories.Reply{}, err
 	}
@@ -43,7 +43,7 @@ func (c *client) List(ctx context.Context, key string) (histories.Reply, error) 
 
 // AddElement adds an element to a set.
 func (c *client) AddElement(ctx context.Context, key string, element int64) (histories.Reply, error) {
-	_, err := c.do(ctx, http.MethodPut, "/v1/kv/"+url.PathEscape(key+"/"+number(element)), map[string]any{"value": ""})
+	_, err := c.do(ctx, http.MethodPut, kvPath(key+"/"+number(element)), map[string]any{"value": ""})
 	return histories.Reply{}, err
 }
 
@@ -74,7 +74,7 @@ func (c *client) Elements(ctx context.Context, key string) (histories.Reply, err
 
 // AddTo adds to a counter and returns the sum.
 func (c *client) AddTo(ctx context.Context, key string, delta int64) (histories.Reply, error) {
-	path := "/v1/kv/" + url.PathEscape(key)
+	path := kvPath(key)
 	for {
 		seen, err := c.do(ctx, http.MethodGet, path, nil)
 		if err != nil {

@@ -72,7 +72,7 @@ type Lists interface {
 
 // Sets is what clients must be for [NewSets]: stores of sets of integers.
 type Sets interface {
-	// Put adds an element to the set of a key, which may not be there yet.
+	// AddElement adds an element to the set of a key, which may not be there yet.
 	AddElement(ctx context.Context, key string, element int64) (histories.Reply, error)
 	// Elements returns all elements in any order.
 	Elements(ctx context.Context, key string) (histories.Reply, error)
