@@ -26,7 +26,7 @@ type driver struct {
 
 	mu        sync.Mutex // guards generator and completed
 	generator workloads.Generator
-	completed chan struct{} // closed at the next completion
+	completed chan struct{} // closed at the next completion; nil while nobody waits for it
 	began     time.Time
 
 	tally     tally
@@ -42,7 +42,7 @@ func (d *driver) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	nodes := d.cluster.Nodes()
 	d.processes.Store(int64(d.threads)) // the first processes are numbered like their threads
-	d.completed, d.began = make(chan struct{}), time.Now()
+	d.began = time.Now()
 	for thread := range d.threads {
 		group.Go(func() error {
 			// Round robin over nodes: each node is asked, not only the leader.
@@ -88,13 +88,16 @@ func (d *driver) next(ctx context.Context, thread, process int) (op workloads.Op
 	for ctx.Err() == nil {
 		d.mu.Lock()
 		step := d.generator.Next(workloads.Moment{Now: time.Since(d.began), Thread: thread, Process: process})
-		completed := d.completed
+		var completed chan struct{}
+		if step.Waits() {
+			if d.completed == nil {
+				d.completed = make(chan struct{})
+			}
+			completed = d.completed
+		}
 		d.mu.Unlock()
 		if op, perform := step.Op(); perform || step.Ends() {
 			return op, perform
-		}
-		if !step.Waits() {
-			completed = nil
 		}
 		d.wait(ctx, step, completed)
 	}
@@ -121,8 +124,10 @@ func (d *driver) complete(done histories.Operation) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.generator.Completed(done)
-	close(d.completed)
-	d.completed = make(chan struct{})
+	if d.completed != nil {
+		close(d.completed)
+		d.completed = nil
+	}
 }
 
 // clients are those of one process: most workloads ask one node only.
