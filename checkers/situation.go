@@ -30,7 +30,12 @@ func SituationOf(run *Run, from, to time.Duration) *Situation {
 		s.Faults = append(s.Faults, fmt.Sprintf("%s of %s from %s %s", f.fault.Name, strings.Join(f.fault.Nodes, ", "), Clock(f.since), until))
 	}
 	leads := make(map[string]string) // node to what it claims
-	var before []string              // claims that stood when the time began
+	begun := false
+	begin := func() { // the claims that stood when the time began
+		if !begun {
+			s.Leaders, begun = leading(leads), true
+		}
+	}
 	for i := range run.History {
 		e := &run.History[i]
 		if e.Time > to {
@@ -45,6 +50,9 @@ func SituationOf(run *Run, from, to time.Duration) *Situation {
 			}
 			delete(inForce, e.Fault.ID)
 		case e.Status != nil:
+			if e.Time >= from {
+				begin()
+			}
 			claim := ""
 			if e.Status.Role == "leader" {
 				claim = fmt.Sprintf("%s in term %d", e.Node, e.Status.Term)
@@ -53,15 +61,12 @@ func SituationOf(run *Run, from, to time.Duration) *Situation {
 				s.Leaders = append(s.Leaders, claim+" from "+Clock(e.Time))
 			}
 			leads[e.Node] = claim
-			if e.Time < from {
-				before = leading(leads)
-			}
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(inForce)) {
 		tell(inForce[id], "on")
 	}
-	s.Leaders = append(before, s.Leaders...)
+	begin()
 	return s
 }
 
