@@ -33,6 +33,13 @@ func (*Invariants) Check(ctx context.Context, run *Run) Result {
 	if len(run.Traces) == 0 {
 		return Result{Verdict: Valid, Invariants: evidence, Summary: "not checked: the system writes no traces; of leaders and terms one-leader-a-term checks what status polls tell"}
 	}
+	for i := range run.History {
+		if fault := run.History[i].Fault; fault != nil && fault.Beyond != "" {
+			for _, node := range fault.Nodes {
+				checker.Unkept(node, fmt.Sprintf("the fault %s may have taken from %s what was durable", fault.Name, node))
+			}
+		}
+	}
 	owners := make(map[string]string) // of identities
 	for _, node := range evidence.Nodes {
 		err := invariants.Read(ctx, run.Traces[node], node, func(e invariants.Event) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"capsize/histories"
 )
 
 // protocol writes the trace of each node, whose lines are given without seq, time, inc and node.
@@ -98,6 +100,24 @@ func TestAMemberThatJoinsAnewIsAnotherOne(t *testing.T) {
 	}
 	if result := (&Invariants{}).Check(context.Background(), twice("n2#2")); result.Verdict != Invalid || !strings.Contains(result.Summary, "n2") {
 		t.Errorf("the same member: %s: %s", result.Verdict, result.Summary)
+	}
+}
+
+func TestAFaultThatEmptiesANodeLeavesItsTraceWhole(t *testing.T) {
+	run := protocol(t, map[string][]string{"n1": {"n1#1 " + begins}, "n2": {"n2#2 " + begins}})
+	trace, err := os.ReadFile(run.Traces["n2"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(run.Traces["n2"], []byte(string(trace)+string(trace)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if result := (&Invariants{}).Check(context.Background(), run); result.Verdict != Unknown || !strings.Contains(result.Summary, "n2: incarnation 1, line 1 is out of order") {
+		t.Errorf("without a fault: %s: %s", result.Verdict, result.Summary)
+	}
+	run.History = []histories.Event{{Fault: &histories.Fault{ID: 1, Name: "amnesia", Nodes: []string{"n2"}, Beyond: "a node remembers"}}}
+	if result := (&Invariants{}).Check(context.Background(), run); result.Verdict != Valid || len(result.Invariants.Report.Undecided) == 0 {
+		t.Errorf("with one: %s: %s", result.Verdict, result.Summary)
 	}
 }
 

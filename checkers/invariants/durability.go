@@ -105,6 +105,7 @@ func (c *Checker) bootVote(n *node, e *Event) {
 		c.checks[Durability]++
 	}
 	switch {
+	case before != nil && e.Vote != before.candidate && c.unkept[e.owner()] != "": // see takenBack
 	case before != nil && e.Vote != before.candidate:
 		vote := c.event(before.place)
 		vote.Term, vote.Candidate = e.Term, before.candidate
@@ -121,7 +122,7 @@ func (c *Checker) bootLog(n *node, e *Event) nodeLog {
 		return newLog(e.Last, unknown)
 	}
 	which := c.hold(n, e, e.Last, e.LastTerm, unknown)
-	if e.Last > e.SnapIndex && !n.mayHold(e.Last, which) {
+	if c.unkept[e.owner()] == "" && e.Last > e.SnapIndex && !n.mayHold(e.Last, which) {
 		c.Incomplete(n.name, fmt.Sprintf("incarnation %d began with entries of which no line tells", e.Incarnation))
 	}
 	log := nodeLog{floor: e.Last, held: []id{which}}

@@ -2,6 +2,7 @@ package invariants
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,6 +133,8 @@ type Event struct {
 	Match     uint64   `json:"match,omitempty"`
 	Next      uint64   `json:"next,omitempty"`
 }
+
+func (e *Event) owner() string { return cmp.Or(e.Owner, e.Node) }
 
 // String names the event's place and gives its own fields as the line has them:
 //

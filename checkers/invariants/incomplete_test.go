@@ -72,6 +72,72 @@ func TestMissingLinesAreTold(t *testing.T) {
 	}
 }
 
+// A node that is killed again and again may have counted a start, and been killed before it
+// could tell of it: then it did nothing.
+func TestAStartThatDidNothingIsNotMissed(t *testing.T) {
+	const lived = `
+n1 boot conf=n1,n2,n3
+n1 term t=2
+n1 votePersist t=2 cand=n3
+n1 append t=2 i=1 h=a
+n1 persist uptoIdx=1 uptoTerm=2 t=2 vote=n3
+n1 boot conf=n1,n2,n3 inc=3 `
+	for again, missed := range map[string]bool{
+		"t=2 vote=n3 last=1 lastTerm=2 h=a": false,
+		"t=2 last=1 lastTerm=2 h=a":         false, // its vote is judged, not its trace
+		"t=3 vote=n3 last=1 lastTerm=2 h=a": true,
+		"t=2 vote=n2 last=1 lastTerm=2 h=a": true,
+		"t=2 vote=n3 last=2 lastTerm=2 h=b": true,
+	} {
+		r := check(parse(t, lived+again), Options{})
+		if (r.Incomplete["n1"] != "") != missed {
+			t.Errorf("%s:\n%s", again, explain(r))
+		}
+	}
+}
+
+// Whose files a fault emptied or changed comes back with less than it had. That is no
+// violation, nor a hole in its trace; what it does then may be one.
+func TestANodeWhoseFilesAFaultTookMayForget(t *testing.T) {
+	const lived = `
+n1 boot conf=n1,n2,n3
+n1 term t=2
+n1 votePersist t=2 cand=n3
+n1 voteSend t=2 to=n3 granted
+n1 append t=2 i=1 h=a
+n1 persist uptoIdx=1 uptoTerm=2 t=2 vote=n3
+n1 ackSend to=n3 t=2 i=1
+`
+	for name, then := range map[string]string{
+		"emptied, and given back": "n1 boot conf=n1,n2,n3 inc=1\nn1 term t=2 inc=1\nn1 boot conf=n1,n2,n3 inc=2 t=2 vote=n3 last=1 lastTerm=2 h=a",
+		"an older state":          "n1 boot conf=n1,n2,n3 inc=2 t=2",
+		"an older term":           "n1 boot conf=n1,n2,n3 inc=2 t=1",
+	} {
+		events := parse(t, lived+then)
+		r := check(events, Options{})
+		if len(r.Violations) == 0 && len(r.Incomplete) == 0 {
+			t.Errorf("%s, and by no fault: nothing was found", name)
+		}
+		c := New(Options{})
+		c.Unkept("n1", "n1 was emptied")
+		for _, e := range events {
+			c.Add(e)
+		}
+		r = c.Finish()
+		if len(r.Violations)+len(r.Incomplete) > 0 || !strings.Contains(explain(r), "n1 was emptied") {
+			t.Errorf("%s:\n%s", name, explain(r))
+		}
+		c = New(Options{})
+		c.Unkept("n1", "n1 was emptied")
+		for _, e := range parse(t, lived+"n1 boot conf=n1,n2,n3 inc=1\nn1 term t=2 inc=1\nn1 votePersist t=2 cand=n2 inc=1") {
+			c.Add(e)
+		}
+		if r = c.Finish(); len(r.Violations) != 1 || r.Violations[0].Invariant != OneVote {
+			t.Errorf("a second vote:\n%s", explain(r))
+		}
+	}
+}
+
 func TestACommitOfWhichTooLittleIsToldIsUndecided(t *testing.T) {
 	for _, test := range []struct{ old, new, says string }{
 		{"n1 leader t=1 conf=n1,n2,n3 voters=n1,n3\n", "", "I9 undecided 1 times: no line tells that n1 leads the term in which it commits"},

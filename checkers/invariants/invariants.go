@@ -57,6 +57,7 @@ type Checker struct {
 	byName   map[string]*node
 	newest   *node             // the one that the last event was of
 	holes    map[string]string // node to what its trace lacks
+	unkept   map[string]string // owner of a trace to why its node may forget what was durable
 	versions versions
 
 	leaders   map[uint64]Event // by term
@@ -101,7 +102,7 @@ func (m *mark) raise(index uint64, p place) {
 // New makes a checker that has seen nothing.
 func New(options Options) *Checker {
 	return &Checker{
-		options: options, byName: make(map[string]*node), holes: make(map[string]string), versions: newVersions(),
+		options: options, byName: make(map[string]*node), holes: make(map[string]string), unkept: make(map[string]string), versions: newVersions(),
 		leaders: make(map[uint64]Event), ballots: make(map[nodeTerm]*ballot), granted: make(map[link]place),
 		reigns: make(map[nodeTerm]*reign), acks: make(map[link]ack), confs: make(map[uint64]confMark),
 	}
@@ -114,6 +115,12 @@ func (c *Checker) Incomplete(node, why string) {
 		c.holes[node] = why
 	}
 }
+
+// Unkept says that a fault took from a node what it had made durable, or may have, and why:
+// its files were changed or emptied. Such a node may come back with less than it had, or
+// number its incarnations anew; that is the fault's doing. What it then does is checked
+// as ever: a second vote in a term is one, whoever made it forget the first.
+func (c *Checker) Unkept(owner, why string) { c.unkept[owner] = why }
 
 // indexMost keeps sums of indexes from overflowing. No log is as long.
 const indexMost = 1 << 60
@@ -224,13 +231,17 @@ func (c *Checker) inSequence(n *node, e *Event) bool {
 	case !e.plausible():
 		c.lose(n, fmt.Sprintf("incarnation %d, line %d is not plausible", e.Incarnation, e.Seq))
 		return false
+	case began && n.seq > 0 && c.takenBack(n, e):
+		c.undecide(Durability, c.unkept[e.owner()])
+		n.forget(c.unkept[e.owner()])
+		n.term = 0
 	case e.Incarnation < n.incarnation || e.Incarnation == n.incarnation && e.Seq <= n.seq:
 		c.lose(n, fmt.Sprintf("incarnation %d, line %d is out of order", e.Incarnation, e.Seq))
 		return false
 	case e.Kind == Boot && e.Seq != 1:
 		c.lose(n, fmt.Sprintf("line %d of incarnation %d says that it begins", e.Seq, e.Incarnation))
 		return false
-	case began && e.Incarnation == n.incarnation+1:
+	case began && (e.Incarnation == n.incarnation+1 || n.seq > 0 && c.unchanged(n, e)):
 	case began:
 		c.lose(n, fmt.Sprintf("incarnation %d and what comes before are missing", e.Incarnation-1))
 	case e.Incarnation != n.incarnation:
@@ -240,6 +251,25 @@ func (c *Checker) inSequence(n *node, e *Event) bool {
 	}
 	n.incarnation, n.seq = e.Incarnation, e.Seq
 	return true
+}
+
+// takenBack reports whether a node starts with other than what it had, and a fault may have
+// done that.
+func (c *Checker) takenBack(n *node, boot *Event) bool {
+	if _, may := c.unkept[boot.owner()]; !may {
+		return false
+	}
+	vote := c.ballots[nodeTerm{n.number, boot.Term}]
+	return boot.Incarnation != n.incarnation+1 || boot.Term < n.term || boot.Last < n.required.index || vote != nil && vote.candidate != boot.Vote
+}
+
+// unchanged reports whether a node starts with what it had when it wrote its last line. A start
+// is counted before it is told, and told before the node says anything to anyone; so one that
+// was killed in between has a number and no lines, and leaves everything as it was. That the
+// log is one the node had is checked at every start.
+func (c *Checker) unchanged(n *node, boot *Event) bool {
+	vote := c.ballots[nodeTerm{n.number, boot.Term}]
+	return boot.Incarnation > n.incarnation && boot.Term == n.term && (boot.Vote == "" || vote != nil && vote.candidate == boot.Vote)
 }
 
 // lose notes that lines of a node are missing, and forgets what they may have changed.
