@@ -1,5 +1,7 @@
 package kv
 
+import "strings"
+
 // do carries out a command. All its changes bear one revision, the next one, which the
 // store takes on only if there are any. A transaction that writes a key and deletes it
 // again has changed something, as in etcd.
@@ -8,6 +10,7 @@ func (s *Store) do(c *Command) Result {
 	result := s.fenced(c)
 	if s.changed {
 		s.revision++
+		s.changes.trim()
 	}
 	result.Revision = s.revision
 	return result
@@ -56,7 +59,7 @@ func (s *Store) act(a *Action, budget *int) (found Found, fits bool) {
 		s.write(a.Key, old.value, a.Value, old)
 	case Delete:
 		if _, present := s.keys.Delete(a.Key); present {
-			s.changed = true
+			s.deleted(a.Key)
 			found.Deleted = 1
 		}
 	case Get:
@@ -76,6 +79,13 @@ func (s *Store) write(key, head, tail string, old record) {
 		fresh.created = s.revision + 1
 	}
 	s.keys.Set(kept[:len(key)], fresh)
+	s.changes.add(Change{Key: kept[:len(key)], Value: fresh.value, Revision: fresh.modified})
+	s.changed = true
+}
+
+// deleted notes that a key was deleted.
+func (s *Store) deleted(key string) {
+	s.changes.add(Change{Key: strings.Clone(key), Deleted: true, Revision: s.revision + 1})
 	s.changed = true
 }
 
@@ -123,10 +133,10 @@ func (s *Store) deleteRange(from, to string) (deleted uint64) {
 		})
 		for _, key := range keys {
 			s.keys.Delete(key)
+			s.deleted(key)
 		}
 		deleted += uint64(len(keys))
 		if len(keys) < batch {
-			s.changed = s.changed || deleted > 0
 			return deleted
 		}
 	}
@@ -148,7 +158,7 @@ func (s *Store) transact(c *Command) Result {
 	if len(actions) == 0 {
 		return result
 	}
-	before := s.keys
+	before, known := s.keys, len(s.changes.list)
 	if canFail(actions) {
 		s.keys = before.Copy()
 	}
@@ -158,6 +168,7 @@ func (s *Store) transact(c *Command) Result {
 		found, fits := s.act(&actions[i], &budget)
 		if !fits {
 			s.keys, s.changed = before, false
+			s.changes.drop(known)
 			return Result{Status: TooLarge}
 		}
 		result.Answers[i] = found

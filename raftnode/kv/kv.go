@@ -31,6 +31,7 @@ const (
 // Store is the state machine. It is not safe for concurrent use.
 type Store struct {
 	state
+	changes          changes
 	maxSessions      int
 	maxSessionsBytes int
 	changed          bool   // by the command that is being applied

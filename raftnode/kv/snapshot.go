@@ -134,6 +134,7 @@ func restore(r io.Reader, maxSessions, maxSessionsBytes int) (*Store, error) {
 	if err := s.read(&f); err != nil {
 		return nil, fmt.Errorf("restore kv snapshot: %w", err)
 	}
+	s.changes.since = s.revision
 	return s, nil
 }
 

@@ -155,3 +155,10 @@ func (r *Replica) expireReads() {
 	r.reads.rounds = slices.DeleteFunc(r.reads.rounds, func(round *round) bool { return len(round.reads) == 0 })
 	r.restart(func(round *round) bool { return r.now-round.started >= r.config.ElectionTick })
 }
+
+// Changes returns the changes of keys after a revision, as [kv.Store.Changes] does; since is
+// from where on they are known.
+func (r *Replica) Changes(from, to string, after uint64) (list []kv.Change, upTo, since uint64, known bool) {
+	list, upTo, known = r.store.Changes(from, to, after)
+	return list, upTo, r.store.Since(), known
+}

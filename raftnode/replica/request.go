@@ -15,6 +15,8 @@ const (
 	Propose Kind = iota
 	// Read: Command, a get or a range, is answered here, linearizably, without an entry.
 	Read
+	// ReadNow: what Read does, of the state as this node has it now, which may be one of the past.
+	ReadNow
 	// ReadLock: who holds the lock Command.Key, as by Read.
 	ReadLock
 	// Reconfigure: Changes are made to the members. Only the leader does it.
@@ -84,7 +86,7 @@ type Reply struct {
 	ID      uint64
 	Outcome Outcome
 	Err     error     // why it is not Done
-	Result  kv.Result // of a Propose, Read or ReadLock that was carried out
+	Result  kv.Result // of a Propose or a read that was carried out
 }
 
 // Request takes a client's request.
@@ -106,6 +108,8 @@ func (r *Replica) Request(q Request) {
 		r.addWrite(q, deadline)
 	case Read, ReadLock:
 		r.addRead(q, deadline)
+	case ReadNow:
+		r.reply(Reply{ID: q.ID, Outcome: Done, Result: r.look(read{kind: q.Kind, command: q.Command})})
 	default:
 		r.addErrand(q, deadline)
 	}
@@ -115,7 +119,7 @@ func (q Request) validate() error {
 	switch q.Kind {
 	case Propose:
 		return q.Command.Validate()
-	case Read:
+	case Read, ReadNow:
 		c := q.Command
 		if c.Op != kv.Get && c.Op != kv.Range || c.Session != "" || c.Fence != (kv.Fence{}) {
 			return fmt.Errorf("read by %v with a session or a fence: want a plain get or range", c.Op)

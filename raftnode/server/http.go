@@ -91,6 +91,7 @@ func (s *Server) routes() []route {
 		{"GET", "v1/range", s.serveRange},
 		{"DELETE", "v1/range", s.serveDeleteRange},
 		{"POST", "v1/txn", s.serveTxn},
+		{"GET", "v1/watch", s.serveWatch},
 		{"GET", "v1/locks/{name}", s.serveLock},
 		{"POST", "v1/locks/{name}/{what}", s.serveLockChange},
 		{"GET", "v1/members", s.serveMembers},
@@ -228,7 +229,7 @@ func (s *Server) serve(c *exchange, what string, q replica.Request, done func(re
 			finish(reply)
 		default:
 			s.metrics.request(what, replica.Unknown, began)
-			harmless := q.Kind == replica.Read || q.Kind == replica.ReadLock
+			harmless := q.Kind == replica.Read || q.Kind == replica.ReadNow || q.Kind == replica.ReadLock
 			fail(c, http.StatusServiceUnavailable, harmless, "the node is stopping")
 		}
 	}
@@ -244,6 +245,11 @@ func complete(q *replica.Request, c *exchange) (timeout time.Duration, err error
 			}
 		}
 	}
+	return patience(c)
+}
+
+// patience is how long to try, as the request says.
+func patience(c *exchange) (timeout time.Duration, err error) {
 	asked := string(c.Request.Header.Peek(HeaderTimeout))
 	if asked == "" {
 		asked = c.query("timeout")

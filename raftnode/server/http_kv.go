@@ -135,8 +135,25 @@ func (e expectBody) expectation() (kv.Expectation, error) {
 	return given[0], nil
 }
 
+// readKind is how consistent a read is to be, as its query says.
+func readKind(c *exchange) (replica.Kind, error) {
+	switch asked := c.query("consistency"); asked {
+	case "", "linearizable":
+		return replica.Read, nil
+	case "stale":
+		return replica.ReadNow, nil
+	default:
+		return 0, fmt.Errorf("consistency %q: want linearizable or stale", asked)
+	}
+}
+
 func (s *Server) serveGet(c *exchange) {
-	q := replica.Request{Kind: replica.Read, Command: kv.Command{Op: kv.Get, Key: c.param(0)}}
+	kind, err := readKind(c)
+	if err != nil {
+		fail(c, http.StatusBadRequest, true, err.Error())
+		return
+	}
+	q := replica.Request{Kind: kind, Command: kv.Command{Op: kv.Get, Key: c.param(0)}}
 	s.serve(c, "get", q, func(reply replica.Reply) any { return foundOf(reply.Result) })
 }
 
@@ -197,7 +214,12 @@ func (s *Server) serveRange(c *exchange) {
 			return
 		}
 	}
-	q := replica.Request{Kind: replica.Read, Command: kv.Command{Op: kv.Range, Key: c.query("from"), End: c.query("to"), Limit: limit}}
+	kind, err := readKind(c)
+	if err != nil {
+		fail(c, http.StatusBadRequest, true, err.Error())
+		return
+	}
+	q := replica.Request{Kind: kind, Command: kv.Command{Op: kv.Range, Key: c.query("from"), End: c.query("to"), Limit: limit}}
 	s.serve(c, "range", q, func(reply replica.Reply) any {
 		return rangeBody{entriesOf(reply.Result.Entries), reply.Result.More, reply.Result.Revision}
 	})

@@ -207,7 +207,15 @@ func encodedSize(m raft.Message) int {
 
 func (s *Server) publish() {
 	status := s.replica.Status()
-	if before := s.status.Swap(&status); before != nil && before.Leader != status.Leader {
+	before := s.status.Swap(&status)
+	if before == nil {
+		return
+	}
+	if before.Leader != status.Leader {
 		s.metrics.leaders.Inc()
+	}
+	if before.Applied != status.Applied && s.moved != nil {
+		close(s.moved)
+		s.moved = nil
 	}
 }

@@ -67,6 +67,8 @@ type Server struct {
 	lastID    uint64
 	persisted uint64
 	removed   bool // from the cluster
+	// moved is closed when something more was applied; nil while nobody waits for that.
+	moved chan struct{}
 }
 
 // Start opens the node's sockets and its disk, and replays the latter. The node takes
