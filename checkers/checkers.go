@@ -66,6 +66,7 @@ type Result struct {
 	Faults          *FaultsEvidence          `json:"faults,omitempty"`
 	Coverage        *CoverageEvidence        `json:"coverage,omitempty"`
 	Statistics      *Statistics              `json:"statistics,omitempty"`
+	Findings        *FindingsEvidence        `json:"findings,omitempty"`
 }
 
 // Clock writes a moment of a run as every checker does: in seconds since its start.

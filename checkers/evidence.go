@@ -24,8 +24,10 @@ type Undecided struct {
 	Reason     string `json:"reason"` // which budget ended
 }
 
-// Violation is a key whose history has no legal order.
+// Violation is a key whose history has no legal order, or operations that contradict each other
+// in another way.
 type Violation struct {
+	Kind        string                `json:"kind,omitempty"` // what is wrong; empty: the key has no legal order
 	Key         string                `json:"key"`
 	Explanation string                `json:"explanation"`        // in words, for a person
 	At          time.Duration         `json:"at"`                 // when the first operation that cannot be explained returned

@@ -148,7 +148,7 @@ func (d *pageData) gather() {
 		case result.Statistics != nil:
 			d.Statistics = viewStatistics(result.Statistics)
 		}
-		if result.Verdict == checkers.Invalid && result.Linearizability == nil {
+		if result.Verdict == checkers.Invalid && result.Linearizability == nil && result.Findings == nil {
 			d.Broken = append(d.Broken, result)
 		}
 	}

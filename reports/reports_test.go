@@ -113,7 +113,7 @@ func TestANodeThatEndedByItselfIsMarkedInItsLane(t *testing.T) {
 
 func TestManyViolationsAreListedAndTheRestCounted(t *testing.T) {
 	page := written(t, WriteHTML, manyViolations(120))
-	wants(t, page, "Further keys without a legal order", ">other100<", "15 more keys not listed here")
+	wants(t, page, "Further violations", ">other100<", "15 more keys not listed here")
 	if n := strings.Count(page, `class="diagram"`); n != violationsDrawn {
 		t.Errorf("%d violations are drawn, want %d", n, violationsDrawn)
 	}

@@ -97,6 +97,9 @@ func (t *terminal) proof(results []checkers.Result) {
 			continue
 		}
 		what := "these operations together have no legal order"
+		if v.Kind != "" {
+			what = printable(oneLine(v.Kind))
+		}
 		if v.Key != "" {
 			what += " (key " + printable(oneLine(v.Key)) + ")"
 		}

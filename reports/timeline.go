@@ -276,6 +276,9 @@ func violationsOf(results []checkers.Result) []checkers.Violation {
 		if result.Linearizability != nil {
 			all = append(all, result.Linearizability.Violations...)
 		}
+		if result.Findings != nil {
+			all = append(all, result.Findings.Violations...)
+		}
 	}
 	return all
 }
