@@ -8,8 +8,14 @@ import (
 	"capsize/systems"
 	"capsize/systems/raftnode"
 	"capsize/workloads"
+	"capsize/workloads/bank"
 	"capsize/workloads/collections"
+	"capsize/workloads/example"
+	"capsize/workloads/locks"
+	"capsize/workloads/queue"
+	"capsize/workloads/ranges"
 	"capsize/workloads/register"
+	"capsize/workloads/transact"
 )
 
 // The catalogue: what a plan can name. A new system or workload is one line here.
@@ -31,12 +37,38 @@ var systemsByName = map[string]system{
 }
 
 var workloadsByName = map[string]func(p *Plan) (workloads.Workload, error){
-	"register": func(p *Plan) (workloads.Workload, error) {
-		return register.New(register.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
-	},
+	register.Usual:      registers(register.Usual),
+	register.Contention: registers(register.Contention),
+	register.StaleReads: registers(register.StaleReads),
+	register.Members:    registers(register.Members),
+
 	"list-append": func(p *Plan) (workloads.Workload, error) { return collections.NewLists(p.collections()) },
 	"set":         func(p *Plan) (workloads.Workload, error) { return collections.NewSets(p.collections()) },
 	"counter":     func(p *Plan) (workloads.Workload, error) { return collections.NewCounters(p.collections()) },
+	"queue": func(p *Plan) (workloads.Workload, error) {
+		return queue.New(queue.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
+	},
+	"lock": func(*Plan) (workloads.Workload, error) { return locks.New(locks.Options{}) },
+	"bank": func(p *Plan) (workloads.Workload, error) {
+		return bank.New(bank.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
+	},
+	"ranges": func(p *Plan) (workloads.Workload, error) {
+		return ranges.New(ranges.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
+	},
+	"watch": func(*Plan) (workloads.Workload, error) { return ranges.NewWatch(ranges.Options{}) },
+	"list-transactions": func(p *Plan) (workloads.Workload, error) {
+		return transact.NewLists(transact.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
+	},
+	"register-transactions": func(p *Plan) (workloads.Workload, error) {
+		return transact.NewRegisters(transact.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
+	},
+	"unique-ids": func(*Plan) (workloads.Workload, error) { return example.Workload{}, nil },
+}
+
+func registers(name string) func(p *Plan) (workloads.Workload, error) {
+	return func(p *Plan) (workloads.Workload, error) {
+		return register.New(register.OptionsOf(name, p.Keys, p.OpsPerKey, p.nodeNames()))
+	}
 }
 
 func (p *Plan) collections() collections.Options {

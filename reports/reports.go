@@ -54,7 +54,7 @@ func Headline(verdict string, results []checkers.Result) string {
 		return "This run is " + verdict + ": no checker says more."
 	}
 	for _, r := range results {
-		if r.Linearizability != nil {
+		if r.Linearizability != nil || r.Findings != nil {
 			return "Every promise was kept: " + oneLine(r.Summary) + "."
 		}
 	}

@@ -43,7 +43,9 @@ type Checker struct {
 	Object Object
 	// Reads reports whether an operation never changes a state of the model. A search takes
 	// far less with it. Nil: not known of any; not needed where Object names an object.
-	Reads   func(op histories.Operation) bool
+	Reads func(op histories.Operation) bool
+	// Keys reports whether a key is judged. Nil: all are.
+	Keys    func(key string) bool
 	Limits  checkers.Limits
 	Workers int // keys that are judged at once; 0: one per processor
 }
@@ -55,7 +57,7 @@ func (c *Checker) Name() string { return "linearizability" }
 // even when others stay undecided. When a budget ends, the keys that were not decided are
 // named with the reason.
 func (c *Checker) Check(ctx context.Context, run *checkers.Run) checkers.Result {
-	keys := byKey(histories.Operations(run.History))
+	keys := c.byKey(histories.Operations(run.History))
 	evidence := &checkers.LinearizabilityEvidence{Keys: len(keys), Methods: make(map[string]int)}
 	for _, k := range keys {
 		evidence.Operations += k.counted
@@ -130,10 +132,13 @@ type key struct {
 	decided    decision
 }
 
-func byKey(operations []histories.Operation) []*key {
+func (c *Checker) byKey(operations []histories.Operation) []*key {
 	byName := make(map[string]*key)
 	var keys []*key
 	for _, op := range operations {
+		if c.Keys != nil && !c.Keys(op.Key) {
+			continue
+		}
 		k := byName[op.Key]
 		if k == nil {
 			k = &key{name: op.Key}

@@ -98,7 +98,7 @@ func TestCoresAreImpossibleByThemselvesAndSmall(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		events := simulate(random, 2+random.IntN(3), 1, 20+random.IntN(60))
 		corrupt(random, events)
-		keys := byKey(histories.Operations(events))
+		keys := new(Checker).byKey(histories.Operations(events))
 		if len(keys) == 0 || plainly(keys[0].operations) {
 			continue
 		}

@@ -31,6 +31,7 @@ type client struct {
 	session   string
 	sequence  uint64
 	attempts  int
+	tokens    map[string]int64 // of the locks that it took
 }
 
 func newClient(c clusters.Cluster, node string, retries int) (*client, error) {
@@ -60,7 +61,11 @@ func newSession() (string, error) {
 
 // Get reads a key.
 func (c *client) Get(ctx context.Context, key string) (histories.Reply, error) {
-	answer, err := c.do(ctx, http.MethodGet, kvPath(key), nil)
+	return c.get(ctx, key, "")
+}
+
+func (c *client) get(ctx context.Context, key, query string) (histories.Reply, error) {
+	answer, err := c.do(ctx, http.MethodGet, kvPath(key)+query, nil)
 	if err != nil {
 		return histories.Reply{}, err
 	}
@@ -119,14 +124,39 @@ type answer struct {
 	ModRevision int64   `json:"modRevision"`
 	Entries     []entry `json:"entries"`
 	More        bool    `json:"more"`
+	Deleted     uint64  `json:"deleted"`
+	Token       int64   `json:"token"` // of a lock
 	Error       string  `json:"error"`
 	Outcome     string  `json:"outcome"`
+
+	Succeeded bool     `json:"succeeded"` // of a transaction
+	Answers   []answer `json:"answers"`   // of its actions
+
+	Changes []changed `json:"changes"` // of a watch
+	Since   int64     `json:"since"`   // from where on changes are known
 }
 
 // entry is a key in the answer to a range.
 type entry struct {
-	Key string `json:"key"`
+	Key         string `json:"key"`
+	Value       string `json:"value"`
+	ModRevision int64  `json:"modRevision"`
 }
+
+// changed is a change in the answer to a watch.
+type changed struct {
+	Key      string  `json:"key"`
+	Value    *string `json:"value"`
+	Revision int64   `json:"revision"`
+}
+
+// forgotten is the answer to a watch of changes that the node has forgotten.
+type forgotten struct {
+	error
+	since int64
+}
+
+func (f *forgotten) Unwrap() error { return f.error }
 
 // do performs one operation: it sends the request, and while the outcome is unknown and
 // retries are left, sends the same session and sequence again to the next node.
@@ -241,6 +271,10 @@ func (a answer) verdict(request *http.Request, response *http.Response) error {
 	case response.StatusCode == http.StatusConflict && a.Error == "mismatch":
 		found, err := integer(a.Value)
 		return &histories.Refusal{Found: found, Said: err == nil, Revision: a.ModRevision}
+	case response.StatusCode == http.StatusConflict && a.Error == "another owner holds the lock":
+		return &histories.Refusal{}
+	case response.StatusCode == http.StatusGone:
+		return &forgotten{histories.Definite(err), a.Since}
 	}
 	return histories.Definite(err)
 }

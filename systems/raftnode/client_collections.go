@@ -26,17 +26,28 @@ func (c *client) List(ctx context.Context, key string) (histories.Reply, error) 
 	if err != nil {
 		return histories.Reply{}, err
 	}
-	elements := []int64{}
+	text := ""
 	if answer.Value != nil {
-		for word := range strings.FieldsSeq(*answer.Value) {
-			element, err := strconv.ParseInt(word, 10, 64)
-			if err != nil {
-				return histories.Reply{}, fmt.Errorf("list %s: it holds no numbers: %w", key, err)
-			}
-			elements = append(elements, element)
-		}
+		text = *answer.Value
 	}
-	return histories.Reply{Value: histories.Ints(elements...), Revision: answer.ModRevision}, nil
+	elements, err := integers(text)
+	if err != nil {
+		return histories.Reply{}, fmt.Errorf("list %s: %w", key, err)
+	}
+	return histories.Reply{Value: elements, Revision: answer.ModRevision}, nil
+}
+
+// integers reads the elements of a list.
+func integers(text string) (histories.Value, error) {
+	elements := []int64{}
+	for word := range strings.FieldsSeq(text) {
+		element, err := strconv.ParseInt(word, 10, 64)
+		if err != nil {
+			return histories.Nil, fmt.Errorf("it holds no numbers: %w", err)
+		}
+		elements = append(elements, element)
+	}
+	return histories.Ints(elements...), nil
 }
 
 // Sets are kept as a key for each element, so that a read is a range.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"capsize/checkers"
+	"capsize/checkers/elements"
 	"capsize/checkers/linearizability"
 	"capsize/histories"
 	"capsize/workloads"
@@ -175,9 +176,14 @@ func (w *Workload) has(f string) bool {
 	return false
 }
 
-// Checkers are linearizability of each key.
+// Checkers are linearizability of each key, what each session saw where there are revisions, and
+// for sets what became of each element.
 func (w *Workload) Checkers(limits checkers.Limits) []checkers.Checker {
-	return []checkers.Checker{&linearizability.Checker{Model: w.Model(), Object: w.kind.object, Limits: limits}}
+	list := []checkers.Checker{&linearizability.Checker{Model: w.Model(), Object: w.kind.object, Limits: limits}, &checkers.Sessions{}}
+	if w.kind.object == linearizability.Set {
+		list = append(list, &elements.Checker{Add: Add, Read: Read})
+	}
+	return list
 }
 
 // NewGenerator returns the generator of a run.

@@ -3,13 +3,18 @@ package register
 import (
 	"capsize/histories"
 	"capsize/workloads"
+	"capsize/workloads/generators"
 	"capsize/workloads/rolling"
 )
 
 // NewGenerator returns the generator of a run.
 func (w *Workload) NewGenerator(seed uint64, threads int) workloads.Generator {
-	return &generator{options: w.options, dice: rolling.NewDice(seed, threads), keys: rolling.New("k", w.options.limits())}
+	g := &generator{options: w.options, dice: rolling.NewDice(seed, threads), keys: rolling.New("k", w.options.limits())}
+	return generators.Roam(w.options.Roam, roamAfter, g)
 }
+
+// roamAfter is how many refusals or silences in a row make a client go to another node.
+const roamAfter = 3
 
 // generator chooses operations. Which slot a thread uses, and for what kind of
 // operation, comes from a random sequence of its own; values come from the key.
@@ -27,7 +32,7 @@ func (g *generator) Next(now workloads.Moment) workloads.Step {
 func (g *generator) op(thread int) workloads.Op {
 	random, o := g.dice[thread], g.options
 	// Both draws always happen, so that a thread's sequence does not depend on the others.
-	slot, dice := random.IntN(o.Keys), random.IntN(o.Reads+o.Writes+o.CAS)
+	slot, dice := random.IntN(o.Keys), random.IntN(o.Reads+o.Writes+o.CAS+o.Stale)
 	k := g.keys.At(slot)
 	k.Use()
 	switch {
@@ -35,6 +40,8 @@ func (g *generator) op(thread int) workloads.Op {
 		return workloads.Op{F: Read, Key: k.Name}
 	case dice < o.Reads+o.CAS && k.Seen > 0:
 		return workloads.Op{F: CAS, Key: k.Name, Value: histories.Ints(k.Seen, k.Next())}
+	case dice >= o.Reads+o.CAS+o.Writes:
+		return workloads.Op{F: Read, Key: k.Name, Stale: true}
 	default:
 		return workloads.Op{F: Write, Key: k.Name, Value: histories.Int(k.Next())}
 	}
@@ -47,7 +54,7 @@ func (g *generator) Completed(op histories.Operation) {
 	case k == nil:
 	case op.Type == histories.Info && op.F != Read:
 		k.Crash()
-	case op.Type != histories.OK:
+	case op.Type != histories.OK || op.Stale:
 	case op.F == CAS:
 		if pair, ok := op.Input.Ints(); ok && len(pair) == 2 {
 			k.Seen = pair[1]

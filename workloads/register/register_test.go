@@ -41,8 +41,9 @@ func TestOptionsThatCannotBeAreNamed(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", o, err, says)
 		}
 	}
-	if w := workload(t, Options{}); w.options != (Options{5, 120, 4, 45, 35, 20}) {
-		t.Errorf("defaults %+v", w.options)
+	want := Options{Name: Usual, Keys: 5, OpsPerKey: 120, UnknownPerKey: 4, Reads: 45, Writes: 35, CAS: 20}
+	if diff := cmp.Diff(want, workload(t, Options{}).options); diff != "" {
+		t.Error(diff)
 	}
 }
 
