@@ -3,7 +3,6 @@ package linearizability
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"capsize/checkers"
 	"capsize/checkers/linearizability/registers"
@@ -139,9 +138,11 @@ func (g *gatherer) begin(e *histories.Event) {
 		g.byName[e.Key] = k
 		g.keys = append(g.keys, k)
 	}
-	u := new(underway)
+	var u *underway
 	if n := len(g.free); n > 0 {
 		u, g.free = g.free[n-1], g.free[:n-1]
+	} else {
+		u = new(underway)
 	}
 	u.invoke, u.key, u.highest = *e, k, k.highest
 	g.open[e.Process] = u
@@ -174,7 +175,7 @@ func (g *gatherer) add(u *underway, op *histories.Operation) {
 		return
 	}
 	if len(k.ops) == cap(k.ops) {
-		k.ops = slices.Grow(k.ops, g.room(k))
+		k.ops = append(make([]registers.Op, 0, len(k.ops)+g.room(k)), k.ops...) // slices.Grow would touch what is not used
 	}
 	k.ops = append(k.ops, o)
 }
