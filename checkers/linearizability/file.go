@@ -3,6 +3,7 @@ package linearizability
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"capsize/checkers"
 	"capsize/checkers/linearizability/registers"
@@ -12,8 +13,9 @@ import (
 // CheckFile judges the history in a file as [Checker.Check] judges that of the run, at which it
 // does not look. It is for histories that are too long to be held: of registers it keeps 40
 // bytes an operation while it reads. Then it reads once more, and holds, the keys that this
-// does not decide: those that are violated, whose values repeat or whose revisions go back.
-// Other objects it holds as a whole. The checker's limits are for what it holds.
+// does not decide: those whose values repeat or whose revisions go back as a whole, those that
+// are violated until just after they are. Other objects it holds as a whole. The checker's
+// limits are for what it holds.
 //
 // The error says why the file could not be read to its end.
 func (c *Checker) CheckFile(ctx context.Context, run *checkers.Run, path string) (checkers.Result, error) {
@@ -25,20 +27,20 @@ func (c *Checker) CheckFile(ctx context.Context, run *checkers.Run, path string)
 		return checkers.Result{}, err
 	}
 	evidence := &checkers.LinearizabilityEvidence{Keys: len(keys), Methods: make(map[string]int)}
-	open := make(map[string]bool)
+	open := make(map[string]*held)
 	for _, k := range keys {
 		evidence.Operations += k.counted
-		if ctx.Err() == nil && !k.odd && registers.Check(k.ops).Outcome == registers.Linearizable {
-			evidence.Methods[string(ByValues)]++
+		if until := k.undecided(ctx); until >= 0 {
+			open[k.name] = &held{until: until}
 		} else {
-			open[k.name] = true
+			evidence.Methods[string(ByValues)]++
 		}
 		k.ops = nil
 	}
 	if len(open) == 0 {
 		return result(evidence), nil
 	}
-	part, err := c.checkPart(ctx, run, path, func(e *histories.Event) bool { return e.Process < 0 || open[e.Key] })
+	part, err := c.checkPart(ctx, run, path, func(e *histories.Event) bool { return e.Process < 0 || open[e.Key].holds(e) })
 	if err != nil {
 		return checkers.Result{}, err
 	}
@@ -47,6 +49,45 @@ func (c *Checker) CheckFile(ctx context.Context, run *checkers.Run, path string)
 	}
 	evidence.Undecided, evidence.Violations = part.Linearizability.Undecided, part.Linearizability.Violations
 	return result(evidence), nil
+}
+
+// undecided returns up to which event a key must be looked at whole, or -1 if it need not.
+func (k *gathered) undecided(ctx context.Context) int {
+	if k.odd || ctx.Err() != nil {
+		return math.MaxInt
+	}
+	verdict := registers.Check(k.ops)
+	switch {
+	case verdict.Outcome == registers.Linearizable:
+		return -1
+	case verdict.Outcome != registers.Violation || verdict.Reason == registers.Unreplaced:
+		return math.MaxInt
+	}
+	// Whatever else happened, the core is a violation when the last of it has ended.
+	until := 0
+	for _, i := range verdict.Core {
+		if op := &k.ops[i]; op.Return == registers.Never {
+			until = max(until, int(op.Call))
+		} else {
+			until = max(until, int(op.Return))
+		}
+	}
+	return until
+}
+
+// held says what is held of a key: its events up to one, and some more to show what followed.
+type held struct{ until, after int }
+
+const heldAfter = 1000
+
+func (h *held) holds(e *histories.Event) bool {
+	if h == nil {
+		return false
+	}
+	if e.Index > h.until {
+		h.after++
+	}
+	return h.after <= heldAfter
 }
 
 // checkPart holds and judges a part of a history.

@@ -85,6 +85,31 @@ func TestAFileIsJudgedAsTheSameHistoryInMemory(t *testing.T) {
 	}
 }
 
+// Of a long history that goes wrong early, or late, only what leads there is held.
+func TestALongFileIsJudgedAsTheSameHistoryInMemory(t *testing.T) {
+	invalid := 0
+	for seed := range uint64(20 / min(share, 4)) {
+		random := rand.New(rand.NewPCG(seed, 13))
+		events := simulate(random, 5, 2, 20_000)
+		part := 500 + random.IntN(len(events)-500)
+		corrupt(random, events[part-500:part])
+		want := judged(t, ofRegisters(), events)
+		got, err := ofRegisters().CheckFile(context.Background(), &checkers.Run{Nodes: []string{"n1", "n2", "n3"}}, written(t, events))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(asJSON(t, want), asJSON(t, got)); diff != "" {
+			t.Fatalf("seed %d: in memory and from the file:\n%s", seed, diff)
+		}
+		if got.Verdict == checkers.Invalid {
+			invalid++
+		}
+	}
+	if invalid == 0 {
+		t.Error("no history is violated")
+	}
+}
+
 func asJSON(t *testing.T, value any) string {
 	t.Helper()
 	text, err := json.MarshalIndent(value, "", " ")

@@ -1,13 +1,14 @@
 // Linearizability measures what the checkers promise, on one processor, beside Porcupine in the
 // same run where that can do the same, and ends with status 1 if a promise is broken.
 //
-//	go run ./ci/bench/linearizability                       # three minutes, and 2 GB of disk
+//	go run ./ci/bench/linearizability                       # under two minutes; 2.2 GiB of disk
 //	go run ./ci/bench/linearizability -only live,any-model  # some of the lines
 //
-// Histories are drawn from a seed. Times are of the wall clock, so run it on a quiet machine;
-// memory is the peak of what a process of its own held, history and runtime included. Porcupine
-// has 10 seconds and 6 GiB for each question: where it does not finish, that is told, and a
-// ratio is at least what is said.
+// Histories are drawn from a seed. Times are of the wall clock, the least of three where that is
+// cheap, so run it on a quiet machine; memory is the peak of what a process of its own held,
+// history and runtime included. Ratios are of the time an operation takes. Porcupine has 10
+// seconds and 6 GiB for each question: where it does not finish, that is told, and a ratio is at
+// least what is said.
 package main
 
 import (

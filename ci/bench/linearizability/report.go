@@ -9,8 +9,9 @@ import (
 
 // bench is what was measured.
 type bench struct {
-	dir  string
-	rows []row
+	dir      string // for histories
+	rows     []row
+	register *answer // of Porcupine, once it was asked
 }
 
 // row is one promise: what was measured of ours and of Porcupine, and whether it is kept.
