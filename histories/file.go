@@ -44,11 +44,7 @@ func ReadFile(path string) (*History, error) {
 		return nil, err
 	}
 	defer func() { _ = s.Close() }() // only read
-	size := int64(0)
-	if info, err := s.file.Stat(); err == nil {
-		size = info.Size()
-	}
-	return s.all(size)
+	return s.all()
 }
 
 // Read reads a history as a whole, as [NewScanner] does it.
@@ -57,16 +53,15 @@ func Read(r io.Reader) (*History, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.all(0)
+	return s.all()
 }
 
-// all reads what is left. The size is that of the whole file in bytes, 0 where it is unknown:
-// then a list that grows is copied a few times.
-func (s *Scanner) all(size int64) (*History, error) {
+// all reads what is left.
+func (s *Scanner) all() (*History, error) {
 	h := &History{Header: s.Header()}
 	for s.Next() {
-		if len(h.Events) == cap(h.Events) {
-			h.Events = slices.Grow(h.Events, s.expected(len(h.Events), size))
+		if n := len(h.Events); n == cap(h.Events) {
+			h.Events = slices.Grow(h.Events, s.room(n))
 		}
 		h.Events = append(h.Events, *s.Event())
 	}
@@ -74,15 +69,14 @@ func (s *Scanner) all(size int64) (*History, error) {
 	return h, s.Err()
 }
 
-// expected is how many events follow, judged by the length of those until now. Early
-// guesses are kept small.
-func (s *Scanner) expected(events int, size int64) int {
+// room is for how many more events to make room. Early guesses are kept small.
+func (s *Scanner) room(events int) int {
 	const atFirst = 1024
-	rest := int(float64(size-s.lines.end) * float64(events+1) / float64(s.lines.end) * 1.02)
-	if events < atFirst || rest <= 0 {
+	left := int(float64(s.Left()) * 1.02)
+	if events < atFirst || left == 0 {
 		return max(atFirst, events/2)
 	}
-	return max(atFirst, rest)
+	return max(atFirst, left)
 }
 
 // lineMost bounds a line. The longest are faults with their proofs and errors of clients,

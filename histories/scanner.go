@@ -26,6 +26,7 @@ import (
 type Scanner struct {
 	path   string   // empty where it reads no file of its own
 	file   *os.File // likewise
+	size   int64    // of the file in bytes; 0: not known
 	lines  lineReader
 	header Header
 	decode *decoder
@@ -53,6 +54,9 @@ func Scan(path string) (*Scanner, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	s.file = file
+	if info, err := file.Stat(); err == nil {
+		s.size = info.Size()
+	}
 	return s, nil
 }
 
@@ -112,6 +116,15 @@ func (s *Scanner) corrupt(line []byte, bad error) {
 		return
 	}
 	s.fail(fmt.Errorf("%s is corrupt: %w", where, bad))
+}
+
+// Left estimates how many events follow, judged by the length of the file that [Scan] opened
+// and of the events until now. It is 0 where that is not known.
+func (s *Scanner) Left() int {
+	if s.lines.end == 0 || s.size <= s.lines.end {
+		return 0
+	}
+	return int(float64(s.size-s.lines.end) / float64(s.lines.end) * float64(s.lines.number))
 }
 
 // Event returns the event that Next went to. The next call of Next overwrites it: copy it to

@@ -1,6 +1,7 @@
 package histories
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -358,4 +359,43 @@ func BenchmarkScan(b *testing.B) {
 	b.ReportMetric(perEvent, "ns/event")
 	b.ReportMetric(1e9/perEvent, "events/s")
 	b.ReportMetric(float64(len(data))/events, "bytes/event")
+}
+
+func TestHowManyEventsAreLeftIsEstimatedFromTheFile(t *testing.T) {
+	const events = 5000
+	var b bytes.Buffer
+	w, err := NewWriter(&b, Header{Run: "left"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		e := Event{Index: i, Process: 1, F: "write", Key: "k1", Value: Int(int64(i / 2)), Type: Type(i % 2), Node: "n1"}
+		if err := w.Write(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "history.jsonl")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Scan(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	for read := 1; s.Next(); read++ {
+		if left := events - read; read >= 100 && (s.Left() < left*9/10 || s.Left() > left*11/10+1) {
+			t.Fatalf("after %d events %d are said to be left of %d", read, s.Left(), left)
+		}
+	}
+	if s.Err() != nil || s.Left() != 0 {
+		t.Errorf("at the end %d are left: %v", s.Left(), s.Err())
+	}
+	unknown, err := NewScanner(&b)
+	if err != nil || unknown.Next() && unknown.Left() != 0 {
+		t.Errorf("of what is no file %d are said to be left: %v", unknown.Left(), err)
+	}
 }

@@ -2,7 +2,6 @@ package linearizability
 
 import (
 	"fmt"
-	"hash/maphash"
 
 	"capsize/checkers"
 	"capsize/checkers/linearizability/registers"
@@ -18,18 +17,14 @@ import (
 // keysMost; of those before it keeps a hash only. A key that comes back from there is not
 // judged any more, nor is one whose possibilities become too many.
 type Live struct {
-	checker  *Checker
-	keys     map[string]*liveKey
-	order    []*liveKey // in order of last use, roughly: a queue in which a used key is put again at the end
-	open     map[int]*liveKey
-	past     map[uint64]struct{} // hashes of the keys that were forgotten
-	seed     maphash.Seed
-	unjudged map[string]string // key to reason
-	alarm    *checkers.Alarm
+	checker   *Checker
+	keys      knownKeys
+	processes processes
+	unjudged  map[string]string // key to reason
+	alarm     *checkers.Alarm
 }
 
 const (
-	keysMost = 4096  // known at a time
 	waysMost = 4096  // in which the operations of a key can have taken effect
 	named    = 20    // keys that are not judged any more and are named
 	waiting  = 65536 // events of a key that wait for an operation to complete
@@ -40,24 +35,15 @@ var _ checkers.LiveChecker = (*Checker)(nil)
 // Live begins to judge a run.
 func (c *Checker) Live() checkers.Live {
 	return &Live{
-		checker: c, keys: make(map[string]*liveKey), open: make(map[int]*liveKey), past: make(map[uint64]struct{}),
-		seed: maphash.MakeSeed(), unjudged: make(map[string]string),
+		checker: c, keys: newKnownKeys(), processes: processes{others: make(map[int]*underWay)}, unjudged: make(map[string]string),
 	}
-}
-
-// liveKey is one key. Its judge is nil once it is not judged any more.
-type liveKey struct {
-	name   string
-	judge  judge
-	open   int
-	queued int // how often it stands in the queue of keys
 }
 
 // judge decides the history of one key while it goes on.
 type judge interface {
-	// event takes the next event. It says why there is no order any more, or why the judge
-	// gives up; both are empty else.
-	event(e *histories.Event) (broken, gaveUp string)
+	// event takes the next event, of an operation under way. It says why there is no order any
+	// more, or why the judge gives up; both are empty else.
+	event(e *histories.Event, op *underWay) (broken, gaveUp string)
 }
 
 // Event takes the next event of the history. After an alarm it returns the same one again.
@@ -65,19 +51,23 @@ func (l *Live) Event(e *histories.Event) *checkers.Alarm {
 	if e.Process < 0 || l.alarm != nil || l.checker.Keys != nil && !l.checker.Keys(e.Key) {
 		return l.alarm
 	}
-	k := l.open[e.Process]
+	var op *underWay
 	if e.Type == histories.Invoke {
-		k = l.key(e.Key)
+		k := l.key(e.Key)
 		k.open++
-		l.open[e.Process] = k
-	} else if k != nil {
-		k.open--
-		delete(l.open, e.Process)
-	}
-	if k == nil || k.judge == nil {
+		op = l.processes.begin(e.Process, k)
+	} else if op = l.processes.find(e.Process); op == nil {
 		return nil
 	}
-	broken, gaveUp := k.judge.event(e)
+	k := op.key
+	var broken, gaveUp string
+	if k.judge != nil {
+		broken, gaveUp = k.judge.event(e, op)
+	}
+	if e.Type != histories.Invoke {
+		k.open--
+		l.processes.end(op)
+	}
 	switch {
 	case broken != "":
 		l.alarm = &checkers.Alarm{Checker: l.checker.Name(), Key: e.Key, At: e.Time, Why: keyName(e.Key) + ": " + broken}
@@ -103,58 +93,38 @@ func (l *Live) giveUp(key, reason string) {
 	}
 }
 
-// key returns a key, and forgets those that were not used for longest when there are too many.
+// key returns a key, which is judged from now on if it was never used before.
 func (l *Live) key(name string) *liveKey {
-	k := l.keys[name]
-	if k == nil {
-		k = &liveKey{name: name}
-		if _, before := l.past[maphash.String(l.seed, name)]; before {
-			l.giveUp(name, "it was used again after it had been forgotten")
-		} else {
-			k.judge = l.checker.newJudge()
-		}
-		l.keys[name] = k
+	if k := l.keys.use(name); k != nil {
+		return k
 	}
-	l.order = append(l.order, k)
-	k.queued++
-	for len(l.keys) > keysMost || len(l.order) > 8*keysMost {
-		oldest := l.order[0]
-		l.order = l.order[1:]
-		oldest.queued--
-		switch {
-		case oldest.queued > 0:
-		case oldest.open > 0 || len(l.keys) <= keysMost/2:
-			l.order = append(l.order, oldest)
-			oldest.queued++
-		default:
-			delete(l.keys, oldest.name)
-			l.past[maphash.String(l.seed, oldest.name)] = struct{}{}
-		}
+	k, before := l.keys.add(name)
+	if before {
+		l.giveUp(name, "it was used again after it had been forgotten")
+	} else {
+		k.judge = l.checker.newJudge()
 	}
 	return k
 }
 
 func (c *Checker) newJudge() judge {
 	if c.Object == Register {
-		return &registerJudge{stream: registers.NewStream(), handles: make(map[int]registers.Handle)}
+		return &registerJudge{stream: registers.NewStream()}
 	}
-	return &modelJudge{ways: search.NewLive(c.model(), waysMost), open: make(map[int]*pending)}
+	return &modelJudge{ways: search.NewLive(c.model(), waysMost)}
 }
 
 // registerJudge judges a register with unique values at each event.
-type registerJudge struct {
-	stream  *registers.Stream
-	handles map[int]registers.Handle // by process
-}
+type registerJudge struct{ stream *registers.Stream }
 
-func (r *registerJudge) event(e *histories.Event) (broken, gaveUp string) {
+func (r *registerJudge) event(e *histories.Event, op *underWay) (broken, gaveUp string) {
 	if e.Type == histories.Invoke {
 		handle, ok := r.begin(e)
 		if !ok {
 			return "", fmt.Sprintf("%s of %s is no operation of a register", e.F, e.Value)
 		}
-		r.handles[e.Process] = handle
-	} else if alarm := r.end(e); alarm != nil {
+		op.handle = handle
+	} else if alarm := r.end(e, op.handle); alarm != nil {
 		return r.why(e, alarm), ""
 	}
 	if value, twice := r.stream.Ambiguous(); twice {
@@ -179,9 +149,7 @@ func (r *registerJudge) begin(e *histories.Event) (registers.Handle, bool) {
 	return registers.NoHandle, false
 }
 
-func (r *registerJudge) end(e *histories.Event) *registers.Alarm {
-	handle := r.handles[e.Process]
-	delete(r.handles, e.Process)
+func (r *registerJudge) end(e *histories.Event, handle registers.Handle) *registers.Alarm {
 	found, said := heldValue(e.Value)
 	switch {
 	case e.Type == histories.Info:
@@ -207,7 +175,6 @@ func (r *registerJudge) why(e *histories.Event, alarm *registers.Alarm) string {
 type modelJudge struct {
 	ways  *search.Live
 	queue []*moment
-	open  map[int]*pending // by process
 }
 
 // pending is an operation, from its invoke until its end is passed on.
@@ -224,13 +191,11 @@ type moment struct {
 	returns bool
 }
 
-func (m *modelJudge) event(e *histories.Event) (broken, gaveUp string) {
+func (m *modelJudge) event(e *histories.Event, op *underWay) (broken, gaveUp string) {
 	if e.Type == histories.Invoke {
-		op := &pending{invoke: *e}
-		m.open[e.Process] = op
-		m.queue = append(m.queue, &moment{op: op})
-	} else if p := m.open[e.Process]; p != nil {
-		delete(m.open, e.Process)
+		op.pending = &pending{invoke: *e}
+		m.queue = append(m.queue, &moment{op: op.pending})
+	} else if p := op.pending; p != nil {
 		p.op, p.completed = histories.OperationOf(p.invoke, *e), true
 		if e.Type != histories.Info && says(p.op) {
 			m.queue = append(m.queue, &moment{op: p, returns: true})

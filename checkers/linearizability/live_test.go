@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,8 +87,8 @@ func TestALiveCheckHoldsNothingOfKeysLongPast(t *testing.T) {
 		key(keysMost + n)
 	}
 	runtime.GC()
-	if grown := int64(heap()) - int64(before); len(live.keys) > keysMost || grown > 8<<20 {
-		t.Errorf("%d keys, the heap grew by %d bytes", len(live.keys), grown)
+	if grown := int64(heap()) - int64(before); len(live.keys.ring) > keysMost || grown > 8<<20 {
+		t.Errorf("%d keys, the heap grew by %d bytes", len(live.keys.ring), grown)
 	}
 	// A key that comes back is not accused of what was forgotten.
 	l.events = l.events[:0]
@@ -126,4 +127,101 @@ func BenchmarkLive(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(len(l.events)/2)*float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+}
+
+func TestKeysWithOperationsUnderWayAreNotForgotten(t *testing.T) {
+	const many = keysMost + 500
+	live := ofRegisters().Live().(*Live)
+	var l log
+	name := func(n int) string { return fmt.Sprint("k", n) }
+	for n := range many {
+		l.add(histories.Event{Process: n, F: "write", Key: name(n), Value: histories.Int(1)})
+	}
+	for n := range many {
+		l.add(histories.Event{Process: n, F: "write", Key: name(n), Type: histories.OK, Value: histories.Int(1)})
+	}
+	if _, alarm := watch(live, l.events); alarm != nil || len(live.Unjudged()) > 0 {
+		t.Fatal(alarm, live.Unjudged())
+	}
+	if len(live.keys.ring) != many {
+		t.Errorf("%d keys are known, %d have operations under way", len(live.keys.ring), many)
+	}
+	// The next key makes room. The one used last stays, and is still judged.
+	l.events = l.events[:0]
+	easy("another", &l, 3)
+	if _, alarm := watch(live, l.events); alarm != nil || len(live.keys.ring) > keysMost {
+		t.Errorf("%+v, %d keys", alarm, len(live.keys.ring))
+	}
+	l.events = l.events[:0]
+	l.add(histories.Event{Process: 1, F: "read", Key: "another"})
+	l.add(histories.Event{Process: 1, F: "read", Key: "another", Type: histories.OK, Value: histories.Int(77)})
+	if _, alarm := watch(live, l.events); alarm == nil || alarm.Key != "another" {
+		t.Errorf("%+v", alarm)
+	}
+}
+
+func TestKeysThatShareAPlaceAreToldApart(t *testing.T) {
+	live := ofRegisters().Live().(*Live)
+	var l log
+	easy("first", &l, 1)
+	for n := range 3 * keysMost {
+		easy(fmt.Sprintf("%06d-same", n), &l, 1)
+	}
+	if _, alarm := watch(live, l.events); alarm != nil || len(live.Unjudged()) > 0 {
+		t.Fatal(alarm, live.Unjudged())
+	}
+	// One whose place nobody took is forgotten, too.
+	l.events = l.events[:0]
+	easy("first", &l, 1)
+	if _, alarm := watch(live, l.events); alarm != nil || len(live.Unjudged()) != 1 || !strings.Contains(live.Unjudged()[0], "forgotten") {
+		t.Error(alarm, live.Unjudged())
+	}
+	l.events = l.events[:0]
+	easy("a-same", &l, 1)
+	l.add(histories.Event{Process: 1, F: "read", Key: "b-same"})
+	last := l.add(histories.Event{Process: 1, F: "read", Key: "b-same", Type: histories.OK, Value: histories.Int(1)})
+	if at, alarm := watch(live, l.events); at != last || alarm == nil {
+		t.Errorf("%d %+v", at, alarm)
+	}
+}
+
+func TestItDoesNotMatterWhichNumbersProcessesHave(t *testing.T) {
+	alarms := 0
+	for seed := range uint64(400 / share) {
+		random := rand.New(rand.NewPCG(seed, 10))
+		events := simulate(random, 2+random.IntN(6), 1+random.IntN(3), 60)
+		corrupt(random, events)
+		for _, checker := range []*Checker{ofRegisters(), ofAnything()} {
+			want, _ := watch(checker.Live(), events)
+			others := slices.Clone(events)
+			for i := range others { // two places for all of them
+				others[i].Process = others[i].Process*processesRecent + others[i].Process%2
+			}
+			live := checker.Live().(*Live)
+			got, _ := watch(live, others)
+			if got != want {
+				t.Fatalf("seed %d: an alarm at event %d, with other numbers at %d", seed, want, got)
+			}
+			if got < 0 && len(live.processes.others) > open(others) {
+				t.Fatalf("seed %d: %d operations are held, %d are under way", seed, len(live.processes.others), open(others))
+			}
+			if got >= 0 {
+				alarms++
+			}
+		}
+	}
+	if alarms < 100/share {
+		t.Errorf("%d alarms", alarms)
+	}
+}
+
+// open counts the operations that have no completion.
+func open(events []histories.Event) int {
+	n := 0
+	for _, op := range histories.Operations(events) {
+		if op.Returned < 0 {
+			n++
+		}
+	}
+	return n
 }

@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"raftnode/disk":            {"raftnode/files", "raftnode/internal/varint", "raftnode/raft", "raftnode/snap", "raftnode/wal"},
 	"ci":                       {},
 	"ci/bench/faults":          {"nemesis", "clusters", "histories"},
+	"ci/bench/linearizability": {"checkers", "histories"},
 }
 
 func TestImportsGoOnlyDownward(t *testing.T) {
