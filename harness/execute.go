@@ -12,7 +12,6 @@ import (
 	"capsize/checkers"
 	"capsize/clusters"
 	"capsize/nemesis"
-	"capsize/workloads/generators"
 )
 
 // test is the middle of a run: clients and nemesis against a cluster that serves, then
@@ -21,7 +20,7 @@ func (r *run) test(ctx context.Context, d *deployment) error {
 	watch := newObserver(d.system, d.cluster, r.recorder)
 	driver := &driver{
 		system: d.system, cluster: d.cluster, workload: r.workload, recorder: r.recorder,
-		generator: generators.Stagger(r.plan.interval(), r.workload.NewGenerator(r.plan.Seed, r.plan.Concurrency)),
+		generator: r.plan.pace(r.workload.NewGenerator(r.plan.Seed, r.plan.Concurrency)),
 		opTimeout: r.plan.OpTimeout, threads: r.plan.Concurrency,
 	}
 	breaker := r.nemesis(d, watch)

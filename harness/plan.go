@@ -44,6 +44,7 @@ type Plan struct {
 	Workload    string        `yaml:"workload"`
 	Concurrency int           `yaml:"concurrency"`
 	Rate        float64       `yaml:"rate"`
+	Load        string        `yaml:"load"`
 	Keys        int           `yaml:"keys"`
 	OpsPerKey   int           `yaml:"ops-per-key"`
 	OpTimeout   time.Duration `yaml:"op-timeout"`
@@ -78,6 +79,7 @@ func DefaultPlan() Plan {
 		Workload:        "register",
 		Concurrency:     10,
 		Rate:            1000,
+		Load:            steady,
 		Keys:            5,
 		OpsPerKey:       120,
 		OpTimeout:       2 * time.Second,
@@ -162,6 +164,12 @@ func (p *Plan) validateClients() error {
 	if p.Rate < 0 || p.Rate > 1e6 {
 		return usage("rate", p.Rate, "operations per second, up to 1000000; 0 for as fast as the cluster answers")
 	}
+	if err := oneOf("load", p.Load, loads); err != nil {
+		return err
+	}
+	if p.Load == ramp && p.Rate == 0 {
+		return &UsageError{"load", p.Load, "a rate to grow to: --rate above 0"}
+	}
 	if p.Keys < 1 || p.Keys > 10000 {
 		return usage("keys", p.Keys, "1 to 10000 keys in use at a time")
 	}
@@ -176,15 +184,6 @@ func (p *Plan) validateClients() error {
 		return &UsageError{"workload", p.Workload, fmt.Sprintf("with the system %s: %v", p.System, err)}
 	}
 	return positive(duration{"op-timeout", p.OpTimeout, time.Minute}, duration{"time-limit", p.TimeLimit, 24 * time.Hour})
-}
-
-// interval is the time between two operations of all clients; 0: as fast as the cluster
-// answers.
-func (p *Plan) interval() time.Duration {
-	if p.Rate == 0 {
-		return 0
-	}
-	return time.Duration(float64(time.Second) / p.Rate)
 }
 
 func (p *Plan) validateNemesis() error {

@@ -22,7 +22,7 @@ func (c *Checker) CheckFile(ctx context.Context, run *checkers.Run, path string)
 	if c.Object != Register {
 		return c.checkPart(ctx, run, path, func(*histories.Event) bool { return true })
 	}
-	keys, err := gather(ctx, path)
+	keys, err := c.gather(ctx, path)
 	if err != nil {
 		return checkers.Result{}, err
 	}
@@ -150,12 +150,12 @@ type gatherer struct {
 }
 
 // gather reads a file and returns its keys in the order in which they appear.
-func gather(ctx context.Context, path string) ([]*gathered, error) {
+func (c *Checker) gather(ctx context.Context, path string) ([]*gathered, error) {
 	g := &gatherer{byName: make(map[string]*gathered), open: make(map[int]*underway)}
 	err := scan(ctx, path, func(s *histories.Scanner, e *histories.Event) {
 		g.scanner = s
 		switch {
-		case e.Process < 0:
+		case e.Process < 0 || c.Keys != nil && !c.Keys(e.Key):
 		case e.Type == histories.Invoke:
 			g.begin(e)
 		default:
@@ -191,6 +191,9 @@ func (g *gatherer) begin(e *histories.Event) {
 
 func (g *gatherer) end(e *histories.Event) {
 	u := g.open[e.Process]
+	if u == nil {
+		return
+	}
 	delete(g.open, e.Process)
 	op := histories.OperationOf(u.invoke, *e)
 	g.total++

@@ -47,6 +47,7 @@ var usageOf = map[string]string{
 	"workload":          "what the clients do",
 	"concurrency":       "number of clients; they are spread over the nodes in turn",
 	"rate":              "operations per second of all clients together; 0 for as fast as the cluster answers",
+	"load":              "how the rate goes: steady; ramp, from a tenth to all of it within the run; bursts, a second of work and a second of rest",
 	"keys":              "number of independent keys in use at a time",
 	"ops-per-key":       "operations on a key before a fresh key takes its place",
 	"op-timeout":        "time-out of one operation; its outcome is unknown then",
