@@ -37,6 +37,7 @@ type Run struct {
 	Nodes   []string
 	History []histories.Event
 	Traces  map[string]string // node to the path of its trace.jsonl; a node without one is absent
+	Logs    map[string]string // node to the path of what its process printed; likewise
 }
 
 // Limits bound what a checker may use, and say where its pictures go.
@@ -67,6 +68,8 @@ type Result struct {
 	Coverage        *CoverageEvidence        `json:"coverage,omitempty"`
 	Statistics      *Statistics              `json:"statistics,omitempty"`
 	Findings        *FindingsEvidence        `json:"findings,omitempty"`
+	Availability    *AvailabilityEvidence    `json:"availability,omitempty"`
+	Logs            *LogsEvidence            `json:"logs,omitempty"`
 }
 
 // Clock writes a moment of a run as every checker does: in seconds since its start.

@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 
 	"capsize/checkers"
@@ -103,12 +105,13 @@ type recorded struct {
 	facts    Facts
 	history  *histories.History
 	traces   map[string]string
+	logs     map[string]string
 	workload workloads.Workload
 	demands  []checkers.Demand
 }
 
 func loadRun(dir Directory) (*recorded, error) {
-	r := &recorded{dir: dir, traces: make(map[string]string)}
+	r := &recorded{dir: dir, traces: make(map[string]string), logs: make(map[string]string)}
 	var err error
 	if r.facts, err = LoadFacts(dir); err != nil {
 		return nil, err
@@ -133,6 +136,9 @@ func loadRun(dir Directory) (*recorded, error) {
 		trace := dir.Node(node) + "/trace.jsonl"
 		if _, err := os.Stat(trace); err == nil {
 			r.traces[node] = trace
+		}
+		if logs, err := filepath.Glob(filepath.Join(dir.Node(node), "*.log")); err == nil && len(logs) > 0 {
+			r.logs[node] = logs[0]
 		}
 	}
 	return r, nil
@@ -163,7 +169,7 @@ func demandsOf(dir Directory) ([]checkers.Demand, error) {
 
 func (r *recorded) judge(ctx context.Context) *Judgement {
 	results := checkers.JudgeAll(ctx, &checkers.Run{
-		Nodes: r.facts.Nodes, History: r.history.Events, Traces: r.traces,
+		Nodes: r.facts.Nodes, History: r.history.Events, Traces: r.traces, Logs: r.logs,
 	}, r.checkers())
 	j := &Judgement{Problems: r.facts.Problems, Notes: r.facts.Notes, Results: results}
 	if r.facts.Ended.IsZero() {
@@ -222,11 +228,25 @@ func (r *recorded) checkers() []checkers.Checker {
 		&checkers.Leaders{},
 		&checkers.Invariants{},
 		&checkers.Exits{},
+		&checkers.Logs{Pattern: expression(r.plan.LogPattern), Ignore: expression(r.plan.LogIgnore)},
 		&checkers.Liveness{Bound: r.plan.RecoveryLimit},
+		&checkers.Availability{},
 		&checkers.Faults{Planned: r.facts.Planned},
 		&checkers.Coverage{Demands: r.demands},
 		&checkers.Stats{MinimumOK: r.plan.MinOK},
 	}...)
+}
+
+// expression compiles what a plan says; nil for nothing. Validate has tried it.
+func expression(text string) *regexp.Regexp {
+	if text == "" {
+		return nil
+	}
+	compiled, err := regexp.Compile(text)
+	if err != nil {
+		return nil
+	}
+	return compiled
 }
 
 func (r *recorded) report(j *Judgement) *reports.Run {

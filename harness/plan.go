@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,8 @@ type Plan struct {
 
 	RecoveryLimit time.Duration `yaml:"recovery-limit"`
 	MinOK         int           `yaml:"min-ok"`
+	LogPattern    string        `yaml:"log-pattern"`
+	LogIgnore     string        `yaml:"log-ignore"`
 	CheckTimeout  time.Duration `yaml:"check-timeout"`
 	CheckMemory   Bytes         `yaml:"check-memory"`
 }
@@ -109,9 +112,18 @@ func (e *UsageError) Error() string {
 // Validate reports the first thing in the plan that cannot be carried out, as a
 // [UsageError].
 func (p *Plan) Validate() error {
-	for _, check := range []func() error{p.validateCluster, p.validateClients, p.validateNemesis, p.validateBudgets} {
+	for _, check := range []func() error{p.validateCluster, p.validateClients, p.validateNemesis, p.validateBudgets, p.validateLogs} {
 		if err := check(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (p *Plan) validateLogs() error {
+	for key, text := range map[string]string{"log-pattern": p.LogPattern, "log-ignore": p.LogIgnore} {
+		if _, err := regexp.Compile(text); err != nil {
+			return &UsageError{key, text, fmt.Sprintf("a regular expression (%v)", err)}
 		}
 	}
 	return nil

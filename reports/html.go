@@ -73,6 +73,7 @@ type pageData struct {
 	FaultsCut  int // faults that the table leaves out
 	Coverage   *checkers.FaultsEvidence
 	Statistics *statisticsView
+	Serving    *checkers.AvailabilityEvidence
 	Unchecked  []uncheckedView
 }
 
@@ -138,6 +139,8 @@ func (d *pageData) gather() {
 			d.Leaders = result.Leaders
 		case result.Liveness != nil:
 			d.Liveness = result.Liveness
+		case result.Availability != nil:
+			d.Serving = result.Availability
 		case result.Faults != nil:
 			d.Coverage = result.Faults
 			if len(result.Faults.Problems) > 1 || result.Verdict != checkers.Unknown {

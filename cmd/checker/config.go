@@ -61,6 +61,8 @@ var usageOf = map[string]string{
 	"hold":              "after such a violation, keep faults and nodes as they are for so long, for a look (Ctrl-C goes on); 0: not at all",
 	"recovery-limit":    "how long the cluster may take to answer after everything is healed",
 	"min-ok":            "fewer ok operations than this make a run unknown: it tested nothing",
+	"log-pattern":       "a regular expression: a line of a node's log that matches makes the run invalid, as a panic does",
+	"log-ignore":        "a regular expression: lines of the nodes' logs that match are not looked at",
 	"check-timeout":     "time budget of the checkers",
 	"check-memory":      "memory budget of the checkers",
 }

@@ -87,6 +87,7 @@ func TestBadInputNamesKeyValueAndWhatIsAllowed(t *testing.T) {
 		"no such cluster":              {args: []string{"--cluster=cloud"}, want: []string{"cluster", "cloud", "local, docker, ssh"}},
 		"no such workload":             {args: []string{"--workload=tetris"}, want: []string{"workload", "tetris", "register"}},
 		"no such load":                 {args: []string{"--load=heavy"}, want: []string{"load", "heavy", "steady, ramp, bursts"}},
+		"no regular expression":        {args: []string{"--log-ignore=("}, want: []string{"log-ignore", "regular expression"}},
 		"a ramp to nowhere":            {args: []string{"--load=ramp", "--rate=0"}, want: []string{"load", "ramp", "rate"}},
 		"too few to partition":         {args: []string{"--nodes=2"}, want: []string{"nodes", "2", "3"}},
 		"ssh without hosts":            {args: []string{"--cluster=ssh"}, want: []string{"hosts", "ssh"}},
