@@ -12,7 +12,7 @@ func TestEveryWorkloadIsJudged(t *testing.T) {
 		"register-transactions": "transactions", "unique-ids": "unique-ids",
 	} {
 		t.Run(workload, func(t *testing.T) {
-			c := newChecker(t, "run", "--workload="+workload, "--load=bursts", "--time-limit=4s", "--nemesis=kill,partition", "--nemesis-interval=1s", "--seed=5")
+			c := newChecker(t, "run", "--workload="+workload, "--load=bursts", "--time-limit=5s", "--nemesis=kill,partition", "--nemesis-interval=1s", "--seed=5")
 			if status := c.run(t); status != 0 {
 				t.Fatalf("exit status %d\n%s", status, c.out.String())
 			}
