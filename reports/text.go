@@ -48,7 +48,9 @@ func WriteText(w io.Writer, r *Run, colour bool) error {
 	for _, note := range r.Notes {
 		t.item("note", note)
 	}
-	t.item("seed", fmt.Sprint(r.Seed))
+	if r.Seed != 0 {
+		t.item("seed", fmt.Sprint(r.Seed))
+	}
 	if r.Dir != "" {
 		t.item("report", filepath.Join(r.Dir, "report.html"))
 	}

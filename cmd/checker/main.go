@@ -60,7 +60,7 @@ faults did not land), 3 the harness failed, 64 wrong usage.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return commandLineError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newRun(status), newCheck(status), newReport(status), newConfig(), newFaults(), newDoctor(status), newClean(), newMutants(status))
+	root.AddCommand(newRun(status), newCheck(status), newReport(status), newConfig(), newFaults(), newDoctor(status), newClean(), newExport(), newMutants(status))
 	for _, cmd := range root.Commands() {
 		cmd.Args = usageArgs(cmd.Args)
 	}

@@ -48,30 +48,57 @@ Exit status: 0 valid, 1 invalid, 2 unknown, 3 the harness failed, 64 wrong usage
 }
 
 func newCheck(status *harness.Status) *cobra.Command {
-	return overDirectory(status, "check DIR", "Judge a run again from its directory",
-		"Judge a run again from its directory, with no cluster: every checker reads what was recorded, and verdict.json and\nthe reports are written anew.",
-		func(cmd *cobra.Command, dir harness.Directory) (*harness.Judgement, *reports.Run, error) {
-			return harness.Judge(cmd.Context(), dir)
-		})
+	var workload string
+	cmd := overDirectory(status, "check DIR|FILE", "Judge a run again from its directory, or a history in a file",
+		"Judge a run again from its directory, with no cluster: every checker reads what was recorded, and verdict.json and\nthe reports are written anew.\n\nOr judge a history that stands by itself in a file: Jepsen's history.edn, or a history.jsonl. Nothing is written then.",
+		func(cmd *cobra.Command, path string) (*harness.Judgement, *reports.Run, error) {
+			if info, err := os.Stat(path); err == nil && !info.IsDir() {
+				return harness.JudgeFile(cmd.Context(), path, workload)
+			}
+			if workload != "" {
+				return nil, nil, &harness.UsageError{Key: "workload", Value: workload, Allowed: "with a FILE only: the plan of a run says what its workload was"}
+			}
+			return harness.Judge(cmd.Context(), harness.Directory(path))
+		}, true)
+	cmd.Flags().StringVar(&workload, "workload", "", "what the clients of a history in a FILE did, where its operations do not tell")
+	return cmd
+}
+
+func newExport() *cobra.Command {
+	return &cobra.Command{
+		Use: "export DIR FILE", Short: "Write the history of a run as Jepsen's history.edn",
+		Long: "Write the history of a run as Jepsen's history.edn, so that Jepsen's checkers, Elle or Knossos can judge it.\nFILE must not be there yet.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
+				return &harness.UsageError{Key: "DIR", Value: args[0], Allowed: "the directory of a run, such as runs/latest"}
+			}
+			return harness.Export(harness.Directory(args[0]), args[1])
+		},
+	}
 }
 
 func newReport(status *harness.Status) *cobra.Command {
 	return overDirectory(status, "report DIR", "Draw the reports of a run anew",
 		"Draw report.html, junit.xml and summary.md anew from a run's verdict.json, without judging again.",
-		func(_ *cobra.Command, dir harness.Directory) (*harness.Judgement, *reports.Run, error) {
-			return harness.Redraw(dir)
-		})
+		func(_ *cobra.Command, dir string) (*harness.Judgement, *reports.Run, error) {
+			return harness.Redraw(harness.Directory(dir))
+		}, false)
 }
 
-func overDirectory(status *harness.Status, use, short, long string, do func(*cobra.Command, harness.Directory) (*harness.Judgement, *reports.Run, error)) *cobra.Command {
+func overDirectory(status *harness.Status, use, short, long string, do func(cmd *cobra.Command, path string) (*harness.Judgement, *reports.Run, error), files bool) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
-				return &harness.UsageError{Key: "DIR", Value: args[0], Allowed: "the directory of a run, such as runs/latest"}
+			if info, err := os.Stat(args[0]); err != nil || !info.IsDir() && !files {
+				allowed := "the directory of a run, such as runs/latest"
+				if files {
+					allowed += ", or a file with a history"
+				}
+				return &harness.UsageError{Key: "DIR", Value: args[0], Allowed: allowed}
 			}
-			judgement, report, err := do(cmd, harness.Directory(args[0]))
+			judgement, report, err := do(cmd, args[0])
 			if err != nil {
 				return err
 			}
