@@ -52,6 +52,12 @@ func (f *Findings) Add(kind string, core []histories.Operation, explanation stri
 	f.e.Violations = append(f.e.Violations, v)
 }
 
+// recount sets how often a kind was found, those without explanation included.
+func (e *FindingsEvidence) recount(kind string, n int) {
+	e.More += n - e.Counts[kind]
+	e.Counts[kind] = n
+}
+
 // Result makes the result. Violations are in order of time.
 func (f *Findings) Result() Result {
 	e := &f.e

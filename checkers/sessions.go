@@ -60,10 +60,7 @@ func (s *Sessions) Check(_ context.Context, run *Run) Result {
 	}
 	result := found.Result()
 	for g, n := range checked.Counts {
-		if more := n - result.Findings.Counts[string(g)]; more > 0 {
-			result.Findings.More += more
-			result.Findings.Counts[string(g)] = n
-		}
+		result.Findings.recount(string(g), n)
 	}
 	if result.Verdict == Valid {
 		result.Summary = fmt.Sprintf("every session saw its own writes and never went back: %d %s", result.Findings.Counts[comparedPairs], comparedPairs)

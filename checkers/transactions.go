@@ -3,7 +3,6 @@ package checkers
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"capsize/checkers/transactions"
 	"capsize/histories"
@@ -61,10 +60,8 @@ func (t *Transactions) result(run *Run, operations []histories.Operation, checke
 		found.Add(string(a.Kind), core, "%s, which %s forbids: %s", a.Kind, a.RulesOut, a.Text)
 	}
 	result := found.Result()
-	evidence := result.Findings
-	for kind, n := range checked.Counts { // those without explanation too
-		evidence.More += n - evidence.Counts[string(kind)]
-		evidence.Counts[string(kind)] = n
+	for kind, n := range checked.Counts {
+		result.Findings.recount(string(kind), n)
 	}
 	model := t.Model
 	if model == 0 {
@@ -72,10 +69,7 @@ func (t *Transactions) result(run *Run, operations []histories.Operation, checke
 	}
 	switch checked.Verdict {
 	case transactions.Invalid:
-		result.Verdict = Invalid
-		if len(checked.Violated) > 0 {
-			result.Summary = fmt.Sprintf("not %s: %s", model, result.Summary)
-		}
+		result.Verdict, result.Summary = Invalid, fmt.Sprintf("not %s: %s", model, result.Summary)
 	case transactions.Unknown:
 		result.Verdict, result.Summary = Unknown, "it could not be decided whether the transactions are "+model.String()+": "+checked.Reason
 	default:
@@ -111,15 +105,14 @@ func transactionOf(op histories.Operation) (transactions.Txn, error) {
 		single, isSingle := m.Value.Int()
 		list, isList := m.Value.Ints()
 		switch {
+		case m.F != "r" && m.F != "w" && m.F != "append":
+			return txn, fmt.Errorf("micro-operation %q: want r, w or append", m.F)
 		case m.F != "r" && !isSingle:
 			return txn, fmt.Errorf("%s %s %s: want an integer", m.F, m.Key, m.Value)
 		case isSingle:
 			micro.Value = single
 		case isList:
 			micro.List, micro.Nil = list, len(list) == 0
-		}
-		if !strings.Contains(" r w append ", " "+m.F+" ") {
-			return txn, fmt.Errorf("micro-operation %q: want r, w or append", m.F)
 		}
 		txn.Micros = append(txn.Micros, micro)
 	}

@@ -15,6 +15,7 @@ import (
 	"capsize/workloads/queue"
 	"capsize/workloads/ranges"
 	"capsize/workloads/register"
+	"capsize/workloads/rolling"
 	"capsize/workloads/transact"
 )
 
@@ -42,27 +43,17 @@ var workloadsByName = map[string]func(p *Plan) (workloads.Workload, error){
 	register.StaleReads: registers(register.StaleReads),
 	register.Members:    registers(register.Members),
 
-	"list-append": func(p *Plan) (workloads.Workload, error) { return collections.NewLists(p.collections()) },
-	"set":         func(p *Plan) (workloads.Workload, error) { return collections.NewSets(p.collections()) },
-	"counter":     func(p *Plan) (workloads.Workload, error) { return collections.NewCounters(p.collections()) },
-	"queue": func(p *Plan) (workloads.Workload, error) {
-		return queue.New(queue.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
-	},
-	"lock": func(*Plan) (workloads.Workload, error) { return locks.New(locks.Options{}) },
-	"bank": func(p *Plan) (workloads.Workload, error) {
-		return bank.New(bank.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
-	},
-	"ranges": func(p *Plan) (workloads.Workload, error) {
-		return ranges.New(ranges.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
-	},
-	"watch": func(*Plan) (workloads.Workload, error) { return ranges.NewWatch(ranges.Options{}) },
-	"list-transactions": func(p *Plan) (workloads.Workload, error) {
-		return transact.NewLists(transact.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
-	},
-	"register-transactions": func(p *Plan) (workloads.Workload, error) {
-		return transact.NewRegisters(transact.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey})
-	},
-	"unique-ids": func(*Plan) (workloads.Workload, error) { return example.Workload{}, nil },
+	"list-append":           func(p *Plan) (workloads.Workload, error) { return collections.NewLists(p.collections()) },
+	"set":                   func(p *Plan) (workloads.Workload, error) { return collections.NewSets(p.collections()) },
+	"counter":               func(p *Plan) (workloads.Workload, error) { return collections.NewCounters(p.collections()) },
+	"queue":                 func(p *Plan) (workloads.Workload, error) { return queue.New(p.limits()) },
+	"lock":                  func(*Plan) (workloads.Workload, error) { return locks.New(locks.Options{}) },
+	"bank":                  func(p *Plan) (workloads.Workload, error) { return bank.New(p.limits()) },
+	"ranges":                func(p *Plan) (workloads.Workload, error) { return ranges.New(p.limits()) },
+	"watch":                 func(*Plan) (workloads.Workload, error) { return ranges.NewWatch(rolling.Limits{}) },
+	"list-transactions":     func(p *Plan) (workloads.Workload, error) { return transact.NewLists(p.limits()) },
+	"register-transactions": func(p *Plan) (workloads.Workload, error) { return transact.NewRegisters(p.limits()) },
+	"unique-ids":            func(*Plan) (workloads.Workload, error) { return example.Workload{}, nil },
 }
 
 func registers(name string) func(p *Plan) (workloads.Workload, error) {
@@ -70,6 +61,8 @@ func registers(name string) func(p *Plan) (workloads.Workload, error) {
 		return register.New(register.OptionsOf(name, p.Keys, p.OpsPerKey, p.nodeNames()))
 	}
 }
+
+func (p *Plan) limits() rolling.Limits { return rolling.Limits{Keys: p.Keys, Ops: p.OpsPerKey} }
 
 func (p *Plan) collections() collections.Options {
 	return collections.Options{Keys: p.Keys, OpsPerKey: p.OpsPerKey}

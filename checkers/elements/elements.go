@@ -53,7 +53,6 @@ type key struct {
 	added   map[int64]histories.Operation
 	taken   map[int64][]histories.Operation
 	reads   []histories.Operation
-	last    []histories.Operation // reads at the end
 	unknown []histories.Operation // takes: each may have taken one element
 }
 
@@ -71,15 +70,16 @@ func (k *key) note(c *Checker, op histories.Operation) {
 		}
 	case op.F == c.Read && op.Type == histories.OK:
 		k.reads = append(k.reads, op)
-		if op.Final {
-			k.last = append(k.last, op)
-		}
 	}
 }
 
 func (k *key) judge(found *checkers.Findings) {
+	var last []histories.Operation // reads at the end
 	for _, read := range k.reads {
 		k.seen(found, read)
+		if read.Final {
+			last = append(last, read)
+		}
 	}
 	for _, element := range slices.Sorted(maps.Keys(k.taken)) {
 		takes := k.taken[element]
@@ -89,8 +89,8 @@ func (k *key) judge(found *checkers.Findings) {
 			found.Add("element taken twice", takes, "element %d of %s was taken out by process %d and by process %d: each element is to come out once", element, takes[0].Key, takes[0].Process, takes[1].Process)
 		}
 	}
-	if len(k.last) > 0 {
-		k.lost(found)
+	if len(last) > 0 {
+		k.lost(found, last)
 	}
 }
 
@@ -129,20 +129,20 @@ func (k *key) expected(found *checkers.Findings, element int64, op histories.Ope
 
 // lost looks for acknowledged elements in each of the last reads. Those that are missing may
 // have been taken out by as many operations of unknown outcome.
-func (k *key) lost(found *checkers.Findings) {
+func (k *key) lost(found *checkers.Findings, last []histories.Operation) {
 	acknowledged, recovered := 0, 0
-	last := held(k.last[len(k.last)-1])
+	latest := held(last[len(last)-1])
 	for element, add := range k.added {
 		switch {
 		case add.Type == histories.OK:
 			acknowledged++
-		case add.Type == histories.Info && (len(k.taken[element]) > 0 || last[element]):
+		case add.Type == histories.Info && (len(k.taken[element]) > 0 || latest[element]):
 			recovered++
 		}
 	}
 	found.Count(tested, acknowledged)
 	found.Count("of unknown outcome that turned up", recovered)
-	for _, read := range k.last {
+	for _, read := range last {
 		var missing []histories.Operation
 		there := held(read)
 		for element, add := range k.added {
@@ -165,7 +165,7 @@ func (k *key) tell(found *checkers.Findings, read histories.Operation, missing [
 	if len(k.unknown) == 0 {
 		also := ""
 		if more := len(missing) - 1; more > 0 {
-			also = counted(more)
+			also = fmt.Sprintf(" (and %d more)", more)
 		}
 		found.Add("lost element", []histories.Operation{missing[0], read}, "element %d%s was put into %s and acknowledged, nobody took it out, and the last read on %s does not show it", first, also, read.Key, read.Node)
 		return
@@ -174,8 +174,7 @@ func (k *key) tell(found *checkers.Findings, read histories.Operation, missing [
 	found.Add("lost elements", core, "%d acknowledged elements of %s are missing from the last read on %s, the first is %d; %d operations of unknown outcome can have taken one each", len(missing), read.Key, read.Node, first, len(k.unknown))
 }
 
-func counted(more int) string { return fmt.Sprintf(" (and %d more)", more) }
-
+// held returns the elements of a read.
 func held(read histories.Operation) map[int64]bool {
 	elements, _ := read.Output.Elements()
 	set := make(map[int64]bool, len(elements))

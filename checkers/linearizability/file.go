@@ -155,7 +155,7 @@ func (c *Checker) gather(ctx context.Context, path string) ([]*gathered, error) 
 	err := scan(ctx, path, func(s *histories.Scanner, e *histories.Event) {
 		g.scanner = s
 		switch {
-		case e.Process < 0 || c.Keys != nil && !c.Keys(e.Key):
+		case e.Process < 0 || !c.judges(e.Key):
 		case e.Type == histories.Invoke:
 			g.begin(e)
 		default:
@@ -209,8 +209,7 @@ func (g *gatherer) add(u *underway, op *histories.Operation) {
 	k := u.key
 	k.counted++
 	if op.Revision > 0 && op.Type != histories.Info {
-		lies := op.Revision < u.highest || op.Revision == u.highest && changes(op)
-		k.odd = k.odd || lies && !op.Stale
+		k.odd = k.odd || lies(op, u.highest)
 		k.highest = max(k.highest, op.Revision)
 	}
 	o, ok := registerOp(op)

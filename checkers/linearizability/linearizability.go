@@ -136,7 +136,7 @@ func (c *Checker) byKey(operations []histories.Operation) []*key {
 	byName := make(map[string]*key)
 	var keys []*key
 	for _, op := range operations {
-		if c.Keys != nil && !c.Keys(op.Key) {
+		if !c.judges(op.Key) {
 			continue
 		}
 		k := byName[op.Key]
@@ -152,6 +152,9 @@ func (c *Checker) byKey(operations []histories.Operation) []*key {
 	}
 	return keys
 }
+
+// judges reports whether a key is judged.
+func (c *Checker) judges(key string) bool { return c.Keys == nil || c.Keys(key) }
 
 // says reports whether an operation has a place in the order: what certainly did not happen
 // has none.

@@ -48,7 +48,7 @@ type judge interface {
 
 // Event takes the next event of the history. After an alarm it returns the same one again.
 func (l *Live) Event(e *histories.Event) *checkers.Alarm {
-	if e.Process < 0 || l.alarm != nil || l.checker.Keys != nil && !l.checker.Keys(e.Key) {
+	if e.Process < 0 || l.alarm != nil || !l.checker.judges(e.Key) {
 		return l.alarm
 	}
 	var op *underWay

@@ -37,14 +37,17 @@ func lyingRevisions(operations []histories.Operation) []int {
 				highest = ended[next]
 			}
 		}
-		if highest < 0 || op.Stale {
-			continue
-		}
-		if at := operations[highest].Revision; op.Revision < at || op.Revision == at && changes(op) {
+		if highest >= 0 && lies(op, operations[highest].Revision) {
 			return []int{highest, i}
 		}
 	}
 	return nil
+}
+
+// lies reports whether an operation cannot have the revision that it came with, if one that had
+// a certain revision ended before it began.
+func lies(op *histories.Operation, before int64) bool {
+	return !op.Stale && (op.Revision < before || op.Revision == before && changes(op))
 }
 
 // changes reports whether an operation that happened made a revision of its own.

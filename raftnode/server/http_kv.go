@@ -135,22 +135,23 @@ func (e expectBody) expectation() (kv.Expectation, error) {
 	return given[0], nil
 }
 
-// readKind is how consistent a read is to be, as its query says.
-func readKind(c *exchange) (replica.Kind, error) {
+// readKind is how consistent a read is to be, as its query says. It answers itself, and returns
+// false, where that says something else.
+func readKind(c *exchange) (kind replica.Kind, ok bool) {
 	switch asked := c.query("consistency"); asked {
 	case "", "linearizable":
-		return replica.Read, nil
+		return replica.Read, true
 	case "stale":
-		return replica.ReadNow, nil
+		return replica.ReadNow, true
 	default:
-		return 0, fmt.Errorf("consistency %q: want linearizable or stale", asked)
+		fail(c, http.StatusBadRequest, true, fmt.Sprintf("consistency %q: want linearizable or stale", asked))
+		return 0, false
 	}
 }
 
 func (s *Server) serveGet(c *exchange) {
-	kind, err := readKind(c)
-	if err != nil {
-		fail(c, http.StatusBadRequest, true, err.Error())
+	kind, ok := readKind(c)
+	if !ok {
 		return
 	}
 	q := replica.Request{Kind: kind, Command: kv.Command{Op: kv.Get, Key: c.param(0)}}
@@ -214,9 +215,8 @@ func (s *Server) serveRange(c *exchange) {
 			return
 		}
 	}
-	kind, err := readKind(c)
-	if err != nil {
-		fail(c, http.StatusBadRequest, true, err.Error())
+	kind, ok := readKind(c)
+	if !ok {
 		return
 	}
 	q := replica.Request{Kind: kind, Command: kv.Command{Op: kv.Range, Key: c.query("from"), End: c.query("to"), Limit: limit}}

@@ -64,6 +64,11 @@ func (c *client) Get(ctx context.Context, key string) (histories.Reply, error) {
 	return c.get(ctx, key, "")
 }
 
+// GetStale reads a key as the node has it, which may be a state of the past.
+func (c *client) GetStale(ctx context.Context, key string) (histories.Reply, error) {
+	return c.get(ctx, key, "?consistency=stale")
+}
+
 func (c *client) get(ctx context.Context, key, query string) (histories.Reply, error) {
 	answer, err := c.do(ctx, http.MethodGet, kvPath(key)+query, nil)
 	if err != nil {

@@ -26,21 +26,20 @@ func (c *client) List(ctx context.Context, key string) (histories.Reply, error) 
 	if err != nil {
 		return histories.Reply{}, err
 	}
-	text := ""
-	if answer.Value != nil {
-		text = *answer.Value
-	}
-	elements, err := integers(text)
+	elements, err := integers(answer.Value)
 	if err != nil {
 		return histories.Reply{}, fmt.Errorf("list %s: %w", key, err)
 	}
 	return histories.Reply{Value: elements, Revision: answer.ModRevision}, nil
 }
 
-// integers reads the elements of a list.
-func integers(text string) (histories.Value, error) {
+// integers reads the elements of a list; nil: nothing is there.
+func integers(text *string) (histories.Value, error) {
 	elements := []int64{}
-	for word := range strings.FieldsSeq(text) {
+	if text == nil {
+		return histories.Ints(elements...), nil
+	}
+	for word := range strings.FieldsSeq(*text) {
 		element, err := strconv.ParseInt(word, 10, 64)
 		if err != nil {
 			return histories.Nil, fmt.Errorf("it holds no numbers: %w", err)
@@ -54,7 +53,7 @@ func integers(text string) (histories.Value, error) {
 
 // AddElement adds an element to a set.
 func (c *client) AddElement(ctx context.Context, key string, element int64) (histories.Reply, error) {
-	_, err := c.do(ctx, http.MethodPut, kvPath(key+"/"+number(element)), map[string]any{"value": ""})
+	_, err := c.do(ctx, http.MethodPut, kvPath(itemKey(key, element)), map[string]any{"value": ""})
 	return histories.Reply{}, err
 }
 
@@ -80,34 +79,53 @@ func (c *client) Elements(ctx context.Context, key string) (histories.Reply, err
 	return histories.Reply{Value: histories.Ints(elements...)}, nil
 }
 
-// Counters are kept as numbers and changed by compare-and-swap: the look is repeated while
-// others are faster; the swap itself never is, once its outcome is unknown.
+// Counters are kept as numbers and changed by compare-and-swap.
 
 // AddTo adds to a counter and returns the sum.
 func (c *client) AddTo(ctx context.Context, key string, delta int64) (histories.Reply, error) {
+	return c.update(ctx, key, "added", "sum", func(seen *string) (update, error) {
+		sum, err := integer(seen)
+		if err != nil {
+			return update{}, fmt.Errorf("add to %s: %w", key, err)
+		}
+		before, _ := sum.Int()
+		return update{text: number(before + delta), result: histories.Int(before + delta)}, nil
+	})
+}
+
+// update is what a key is to hold, and what is returned once it does.
+type update struct {
+	text    string
+	result  histories.Value
+	nothing bool // is to be done
+}
+
+// update looks at a key, nil where it holds nothing, and swaps what it has seen for what becomes
+// of that. The look is repeated while others are faster; the swap itself never is, once its
+// outcome is unknown. Errors say what was not done, and of what.
+func (c *client) update(ctx context.Context, key, done, what string, becomes func(seen *string) (update, error)) (histories.Reply, error) {
 	path := kvPath(key)
 	for {
 		seen, err := c.do(ctx, http.MethodGet, path, nil)
 		if err != nil {
-			return histories.Reply{}, histories.Definite(fmt.Errorf("nothing was added, since the sum could not be read: %w", err))
+			return histories.Reply{}, histories.Definite(fmt.Errorf("nothing was %s, since the %s could not be read: %w", done, what, err))
 		}
-		sum, err := integer(seen.Value)
-		if err != nil {
-			return histories.Reply{}, histories.Definite(fmt.Errorf("add to %s: %w", key, err))
+		to, err := becomes(seen.Value)
+		if err != nil || to.nothing {
+			return histories.Reply{}, histories.Definite(err)
 		}
-		before, _ := sum.Int()
 		expected := map[string]any{"modRevision": seen.ModRevision}
-		if sum.IsNil() {
+		if seen.Value == nil {
 			expected = map[string]any{"absent": true}
 		}
-		swapped, err := c.do(ctx, http.MethodPost, path+"/cas", map[string]any{"expected": expected, "value": number(before + delta)})
+		swapped, err := c.do(ctx, http.MethodPost, path+"/cas", map[string]any{"expected": expected, "value": to.text})
 		switch {
 		case err == nil:
-			return histories.Reply{Value: histories.Int(before + delta), Revision: swapped.Revision}, nil
+			return histories.Reply{Value: to.result, Revision: swapped.Revision}, nil
 		case !errors.As(err, new(*histories.Refusal)):
 			return histories.Reply{}, err
 		case ctx.Err() != nil:
-			return histories.Reply{}, histories.Definite(fmt.Errorf("nothing was added, since others were always faster: %w", ctx.Err()))
+			return histories.Reply{}, histories.Definite(fmt.Errorf("nothing was %s, since others were always faster: %w", done, ctx.Err()))
 		}
 	}
 }

@@ -52,8 +52,3 @@ func (c *client) PutUnder(ctx context.Context, lock, key string, value int64) (h
 	})
 	return histories.Reply{Revision: answer.Revision}, err
 }
-
-// GetStale reads a key as the node has it, which may be a state of the past.
-func (c *client) GetStale(ctx context.Context, key string) (histories.Reply, error) {
-	return c.get(ctx, key, "?consistency=stale")
-}

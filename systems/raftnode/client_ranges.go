@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"capsize/histories"
@@ -86,15 +85,13 @@ func (c *client) Watch(ctx context.Context, space string, after int64) (historie
 	}
 	changes := []histories.Micro{}
 	for _, change := range answer.Changes {
-		m := histories.Micro{F: "put", Key: strings.TrimPrefix(change.Key, space+"/"), Revision: change.Revision}
+		value, err := integer(change.Value)
+		if err != nil {
+			return histories.Reply{}, fmt.Errorf("watch %s: %s: %w", space, change.Key, err)
+		}
+		m := histories.Micro{F: "put", Key: strings.TrimPrefix(change.Key, space+"/"), Value: value, Revision: change.Revision}
 		if change.Value == nil {
 			m.F = "delete"
-		} else {
-			value, err := strconv.ParseInt(*change.Value, 10, 64)
-			if err != nil {
-				return histories.Reply{}, fmt.Errorf("watch %s: item %s holds no number: %w", space, m.Key, err)
-			}
-			m.Value = histories.Int(value)
 		}
 		changes = append(changes, m)
 	}

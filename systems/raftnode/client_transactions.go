@@ -10,12 +10,7 @@ import (
 
 // TransactLists carries out reads and appends of lists.
 func (c *client) TransactLists(ctx context.Context, micros []histories.Micro) (histories.Reply, error) {
-	return c.transact(ctx, nil, micros, func(text *string) (histories.Value, error) {
-		if text == nil {
-			return histories.Ints(), nil
-		}
-		return integers(*text)
-	})
+	return c.transact(ctx, nil, micros, integers)
 }
 
 // TransactRegisters carries out reads and writes of integers.

@@ -29,21 +29,15 @@ const (
 	most     = 40  // the greatest amount
 )
 
-// Options shape the workload. What is zero gets the default.
-type Options struct {
-	Keys          int // banks in use at a time; default 3
-	OpsPerKey     int // after which a fresh bank takes its place; default 120
-	UnknownPerKey int // transfers of unknown outcome after which a bank is replaced early; default 4
-}
-
 // Workload is the bank workload.
 type Workload struct{ limits rolling.Limits }
 
 var _ workloads.Workload = (*Workload)(nil)
 
-// New returns the workload, or an error that names the option that cannot be.
-func New(o Options) (*Workload, error) {
-	limits := rolling.Limits{Keys: o.Keys, Ops: o.OpsPerKey, Unknown: o.UnknownPerKey}.Or(rolling.Limits{Keys: 3, Ops: 120, Unknown: 4})
+// New returns the workload, or an error that names the limit that cannot be. The defaults are 3 banks,
+// 120 operations and 4 transfers of unknown outcome.
+func New(limits rolling.Limits) (*Workload, error) {
+	limits = limits.Or(rolling.Limits{Keys: 3, Ops: 120, Unknown: 4})
 	if err := limits.Validate("bank"); err != nil {
 		return nil, err
 	}
@@ -176,11 +170,7 @@ func (g *generator) Next(now workloads.Moment) workloads.Step {
 }
 
 // Completed counts transfers of unknown outcome.
-func (g *generator) Completed(op histories.Operation) {
-	if k := g.keys.Named(op.Key); k != nil && op.Type == histories.Info && op.F != Read {
-		k.Crash()
-	}
-}
+func (g *generator) Completed(op histories.Operation) { g.keys.Completed(op, Read) }
 
 // Final returns reads of the banks in use and of those retired last.
 func (g *generator) Final() []workloads.Op { return g.keys.Final(Read) }

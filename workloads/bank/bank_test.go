@@ -8,6 +8,7 @@ import (
 	"capsize/checkers"
 	"capsize/histories"
 	"capsize/workloads/internal/play"
+	"capsize/workloads/rolling"
 )
 
 // memory is a store of integers. bug may change what is written from the hundredth change on.
@@ -48,7 +49,7 @@ func (m *memory) SwapAll(ctx context.Context, expected, written []histories.Micr
 
 func judged(t *testing.T, bug func(*memory, []histories.Micro) []histories.Micro) map[string]checkers.Result {
 	t.Helper()
-	w, err := New(Options{})
+	w, err := New(rolling.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

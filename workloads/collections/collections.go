@@ -216,11 +216,7 @@ func (g *generator) Next(now workloads.Moment) workloads.Step {
 }
 
 // Completed counts writes of unknown outcome.
-func (g *generator) Completed(op histories.Operation) {
-	if k := g.keys.Named(op.Key); k != nil && op.Type == histories.Info && op.F != Read {
-		k.Crash()
-	}
-}
+func (g *generator) Completed(op histories.Operation) { g.keys.Completed(op, Read) }
 
 // Final returns reads of the keys in use and of those retired last.
 func (g *generator) Final() []workloads.Op { return g.keys.Final(Read) }

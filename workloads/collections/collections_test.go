@@ -6,13 +6,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"capsize/checkers"
 	"capsize/histories"
 	"capsize/workloads"
+	"capsize/workloads/internal/play"
 )
 
 // memory is a store that answers at once. bug, if there is one, may change the list of a key
@@ -69,34 +69,10 @@ func (m *memory) Sum(_ context.Context, key string) (histories.Reply, error) {
 	return histories.Reply{Value: histories.Int(int64(len(m.read(key))))}, nil
 }
 
-// play performs a workload's operations one after the other, the last ones too.
-func play(t testing.TB, w *Workload, seed uint64, store *memory, count int) []histories.Event {
+// played performs a workload's operations on one store.
+func played(t testing.TB, w *Workload, seed uint64, store *memory, count int) []histories.Event {
 	t.Helper()
-	const threads = 3
-	g := w.NewGenerator(seed, threads)
-	var events []histories.Event
-	do := func(process int, op workloads.Op) {
-		record := func(e histories.Event) histories.Event {
-			e.Index, e.Time = len(events), time.Duration(len(events))*time.Millisecond
-			events = append(events, e)
-			return e
-		}
-		invoke := record(histories.Event{Process: process, F: op.F, Key: op.Key, Value: op.Value, Node: "n1", Final: op.Final})
-		reply, err := w.Perform(context.Background(), store, op)
-		done := record(histories.Completion(invoke, reply, err))
-		g.Completed(histories.OperationOf(invoke, done))
-	}
-	for i := range count {
-		op, ok := g.Next(workloads.Moment{Thread: i % threads, Process: i % threads}).Op()
-		if !ok {
-			t.Fatal("the generator waits or ends")
-		}
-		do(i%threads, op)
-	}
-	for _, op := range g.Final() {
-		do(0, op)
-	}
-	return events
+	return play.Run(t, w, seed, count, func(int) any { return store })
 }
 
 func all(t testing.TB) []*Workload {
@@ -112,18 +88,10 @@ func all(t testing.TB) []*Workload {
 	return list
 }
 
-func judge(t testing.TB, w *Workload, events []histories.Event) checkers.Result {
-	t.Helper()
-	if err := histories.Validate(events); err != nil {
-		t.Fatal(err)
-	}
-	return w.Checkers(checkers.Limits{})[0].Check(context.Background(), &checkers.Run{History: events})
-}
-
 func TestARightStoreIsValid(t *testing.T) {
 	for _, w := range all(t) {
-		events := play(t, w, 7, &memory{lists: map[string][]int64{}}, 500)
-		result := judge(t, w, events)
+		events := played(t, w, 7, &memory{lists: map[string][]int64{}}, 500)
+		result := play.Judge(t, w, events)["linearizability"]
 		if methods := fmt.Sprint(result.Linearizability.Methods); result.Verdict != checkers.Valid || !strings.Contains(methods, "map[forced order:") {
 			t.Errorf("%s: %s by %s: %s", w.Name(), result.Verdict, methods, result.Summary)
 		}
@@ -152,7 +120,7 @@ func TestWrongStoresAreFound(t *testing.T) {
 	for name, bug := range bugs {
 		for _, w := range all(t) {
 			store := &memory{lists: map[string][]int64{}, bug: bug}
-			result := judge(t, w, play(t, w, 7, store, 500))
+			result := play.Judge(t, w, played(t, w, 7, store, 500))["linearizability"]
 			if result.Verdict != checkers.Invalid {
 				t.Errorf("%s, %s: %s", w.Name(), name, result.Verdict)
 				continue
@@ -166,9 +134,9 @@ func TestWrongStoresAreFound(t *testing.T) {
 
 func TestTheSameSeedGivesTheSameOperations(t *testing.T) {
 	for _, w := range all(t) {
-		a := play(t, w, 7, &memory{lists: map[string][]int64{}}, 300)
-		b := play(t, w, 7, &memory{lists: map[string][]int64{}}, 300)
-		c := play(t, w, 8, &memory{lists: map[string][]int64{}}, 300)
+		a := played(t, w, 7, &memory{lists: map[string][]int64{}}, 300)
+		b := played(t, w, 7, &memory{lists: map[string][]int64{}}, 300)
+		c := played(t, w, 8, &memory{lists: map[string][]int64{}}, 300)
 		alike := cmp.Comparer(histories.Value.Equal)
 		if !cmp.Equal(a, b, alike) || cmp.Equal(a, c, alike) {
 			t.Errorf("%s: a seed does not decide what is done", w.Name())

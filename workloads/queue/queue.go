@@ -26,21 +26,15 @@ const (
 	Read    = "read"    // returns what is left, the oldest first; only at the end
 )
 
-// Options shape the workload. What is zero gets the default.
-type Options struct {
-	Keys          int // queues in use at a time; default 5
-	OpsPerKey     int // after which a fresh queue takes its place; default 120
-	UnknownPerKey int // changes of unknown outcome after which a queue is replaced early; default 4
-}
-
 // Workload is the queue workload.
 type Workload struct{ limits rolling.Limits }
 
 var _ workloads.Workload = (*Workload)(nil)
 
-// New returns the workload, or an error that names the option that cannot be.
-func New(o Options) (*Workload, error) {
-	limits := rolling.Limits{Keys: o.Keys, Ops: o.OpsPerKey, Unknown: o.UnknownPerKey}.Or(rolling.Limits{Keys: 5, Ops: 120, Unknown: 4})
+// New returns the workload, or an error that names the limit that cannot be. The defaults are 5 queues,
+// 120 operations and 4 of unknown outcome.
+func New(limits rolling.Limits) (*Workload, error) {
+	limits = limits.Or(rolling.Limits{Keys: 5, Ops: 120, Unknown: 4})
 	if err := limits.Validate("queue"); err != nil {
 		return nil, err
 	}
@@ -116,11 +110,7 @@ func (g *generator) Next(now workloads.Moment) workloads.Step {
 }
 
 // Completed counts changes of unknown outcome.
-func (g *generator) Completed(op histories.Operation) {
-	if k := g.keys.Named(op.Key); k != nil && op.Type == histories.Info && op.F != Read {
-		k.Crash()
-	}
-}
+func (g *generator) Completed(op histories.Operation) { g.keys.Completed(op, Read) }
 
 // Final returns reads of the queues in use and of those retired last.
 func (g *generator) Final() []workloads.Op { return g.keys.Final(Read) }

@@ -10,6 +10,7 @@ import (
 	"capsize/checkers"
 	"capsize/histories"
 	"capsize/workloads/internal/play"
+	"capsize/workloads/rolling"
 )
 
 // memory is a store of queues. bug changes what a dequeue does from the hundredth operation on.
@@ -48,7 +49,7 @@ func (m *memory) Queued(_ context.Context, key string) (histories.Reply, error) 
 
 func judged(t *testing.T, bug func([]int64) (int64, []int64)) map[string]checkers.Result {
 	t.Helper()
-	w, err := New(Options{Keys: 2, OpsPerKey: 60})
+	w, err := New(rolling.Limits{Keys: 2, Ops: 60})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func TestWrongQueuesAreFound(t *testing.T) {
 }
 
 func TestWhatCannotBeIsNamed(t *testing.T) {
-	if _, err := New(Options{Keys: -1}); err == nil || !strings.Contains(err.Error(), "-1 keys") {
+	if _, err := New(rolling.Limits{Keys: -1}); err == nil || !strings.Contains(err.Error(), "-1 keys") {
 		t.Error(err)
 	}
 }

@@ -48,13 +48,6 @@ type Watchers interface {
 // Items is how many items a space can have.
 const Items = 10
 
-// Options shape a workload. What is zero gets the default.
-type Options struct {
-	Keys          int // spaces in use at a time; default 5, of "watch" 2
-	OpsPerKey     int // after which a fresh space takes its place; default 100, of "watch" 1000
-	UnknownPerKey int // changes of unknown outcome after which a space is replaced early; default 4, of "watch" 100
-}
-
 // Workload is one of the two.
 type Workload struct {
 	limits  rolling.Limits
@@ -63,19 +56,21 @@ type Workload struct {
 
 var _ workloads.Workload = (*Workload)(nil)
 
-// New returns the workload "ranges".
-func New(o Options) (*Workload, error) {
-	return newWorkload(o, false, rolling.Limits{Keys: 5, Ops: 100, Unknown: 4})
+// New returns the workload "ranges", by default of 5 spaces, 100 operations on each and 4 changes of
+// unknown outcome.
+func New(limits rolling.Limits) (*Workload, error) {
+	return newWorkload(false, limits.Or(rolling.Limits{Keys: 5, Ops: 100, Unknown: 4}))
 }
 
-// NewWatch returns the workload "watch".
-func NewWatch(o Options) (*Workload, error) {
-	return newWorkload(o, true, rolling.Limits{Keys: 2, Ops: 1000, Unknown: 100})
+// NewWatch returns the workload "watch", by default of 2 spaces, 1000 operations and 100 changes
+// of unknown outcome.
+func NewWatch(limits rolling.Limits) (*Workload, error) {
+	return newWorkload(true, limits.Or(rolling.Limits{Keys: 2, Ops: 1000, Unknown: 100}))
 }
 
-func newWorkload(o Options, watched bool, usual rolling.Limits) (*Workload, error) {
-	w := &Workload{limits: rolling.Limits{Keys: o.Keys, Ops: o.OpsPerKey, Unknown: o.UnknownPerKey}.Or(usual), watched: watched}
-	return w, w.limits.Validate(w.Name())
+func newWorkload(watched bool, limits rolling.Limits) (*Workload, error) {
+	w := &Workload{limits: limits, watched: watched}
+	return w, limits.Validate(w.Name())
 }
 
 // Name is "ranges" or "watch".
@@ -172,11 +167,7 @@ func (g *generator) Next(now workloads.Moment) workloads.Step {
 }
 
 // Completed counts changes of unknown outcome.
-func (g *generator) Completed(op histories.Operation) {
-	if k := g.keys.Named(op.Key); k != nil && op.Type == histories.Info && op.F != Range {
-		k.Crash()
-	}
-}
+func (g *generator) Completed(op histories.Operation) { g.keys.Completed(op, Range) }
 
 // Final returns reads of the whole of each space that is in use or was retired last.
 func (g *generator) Final() []workloads.Op {

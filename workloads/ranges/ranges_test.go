@@ -9,8 +9,8 @@ import (
 
 	"capsize/checkers"
 	"capsize/histories"
-	"capsize/workloads"
 	"capsize/workloads/internal/play"
+	"capsize/workloads/rolling"
 )
 
 // memory is a store of spaces that remembers all changes.
@@ -100,9 +100,9 @@ func (m *memory) Watch(_ context.Context, space string, after int64) (histories.
 	return histories.Reply{Value: histories.Micros(m.wrong(list)...), Revision: max(after, m.revision)}, nil
 }
 
-func judged(t *testing.T, make func(Options) (*Workload, error), m *memory) checkers.Result {
+func judged(t *testing.T, make func(rolling.Limits) (*Workload, error), m *memory) checkers.Result {
 	t.Helper()
-	w, err := make(Options{})
+	w, err := make(rolling.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func judged(t *testing.T, make func(Options) (*Workload, error), m *memory) chec
 }
 
 func TestRightSpacesAreValid(t *testing.T) {
-	for _, make := range []func(Options) (*Workload, error){New, NewWatch} {
+	for _, make := range []func(rolling.Limits) (*Workload, error){New, NewWatch} {
 		if r := judged(t, make, newMemory()); r.Verdict != checkers.Valid {
 			t.Errorf("%s: %s: %s", r.Checker, r.Verdict, r.Summary)
 		}
@@ -163,7 +163,7 @@ func TestWrongSpacesAreFound(t *testing.T) {
 
 // A watch that tells nothing tests nothing.
 func TestAWatchOfNothingIsUnknown(t *testing.T) {
-	w, err := NewWatch(Options{})
+	w, err := NewWatch(rolling.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,5 +180,3 @@ func TestAWatchOfNothingIsUnknown(t *testing.T) {
 		t.Errorf("%s: %s", r.Verdict, r.Summary)
 	}
 }
-
-var _ workloads.Workload = (*Workload)(nil)

@@ -8,10 +8,11 @@ import (
 	"math/rand/v2"
 	"strconv"
 
+	"capsize/histories"
 	"capsize/workloads"
 )
 
-// Limits say how many keys are in use, and for how long.
+// Limits say how many keys are in use, and for how long. What is zero gets a workload's default.
 type Limits struct {
 	Keys    int // in use at a time
 	Ops     int // on a key, after which it is replaced
@@ -109,6 +110,13 @@ func (k *Keys) At(slot int) *Key {
 	}
 	k.active[slot] = k.fresh()
 	return k.active[slot]
+}
+
+// Completed notes how an operation on a key ended: what is no read and of unknown outcome counts.
+func (k *Keys) Completed(op histories.Operation, read string) {
+	if key := k.byName[op.Key]; key != nil && op.Type == histories.Info && op.F != read {
+		key.Crash()
+	}
 }
 
 // Named returns the key of a name, or nil where it is retired and forgotten.

@@ -21,20 +21,14 @@ const (
 	Write  = "w"      // to a register
 )
 
-// Options shape a workload. What is zero gets the default.
-type Options struct {
-	Keys          int // in use at a time; default 5
-	OpsPerKey     int // micro-operations after which a fresh key takes its place; default 120
-	UnknownPerKey int // writes of unknown outcome after which a key is replaced early; default 20
-	Length        int // micro-operations of a transaction, at most; default 4
-}
+// lengthMost is how many micro-operations a transaction has at most.
+const lengthMost = 4
 
 // Workload is one of the two.
 type Workload struct {
 	name   string
 	write  string
 	limits rolling.Limits
-	length int
 	fits   func(client any) bool
 	do     func(ctx context.Context, client any, micros []histories.Micro) (histories.Reply, error)
 }
@@ -55,9 +49,10 @@ type Registers interface {
 	TransactRegisters(ctx context.Context, micros []histories.Micro) (histories.Reply, error)
 }
 
-// NewLists returns the workload "list-transactions".
-func NewLists(o Options) (*Workload, error) {
-	return newWorkload(o, &Workload{
+// NewLists returns the workload "list-transactions", by default of 5 keys, 120 micro-operations on each
+// and 20 writes of unknown outcome.
+func NewLists(limits rolling.Limits) (*Workload, error) {
+	return newWorkload(limits, &Workload{
 		name: "list-transactions", write: Append,
 		fits: func(client any) bool { _, ok := client.(Lists); return ok },
 		do: func(ctx context.Context, client any, micros []histories.Micro) (histories.Reply, error) {
@@ -66,9 +61,9 @@ func NewLists(o Options) (*Workload, error) {
 	})
 }
 
-// NewRegisters returns the workload "register-transactions".
-func NewRegisters(o Options) (*Workload, error) {
-	return newWorkload(o, &Workload{
+// NewRegisters returns the workload "register-transactions", with the same defaults.
+func NewRegisters(limits rolling.Limits) (*Workload, error) {
+	return newWorkload(limits, &Workload{
 		name: "register-transactions", write: Write,
 		fits: func(client any) bool { _, ok := client.(Registers); return ok },
 		do: func(ctx context.Context, client any, micros []histories.Micro) (histories.Reply, error) {
@@ -77,18 +72,9 @@ func NewRegisters(o Options) (*Workload, error) {
 	})
 }
 
-func newWorkload(o Options, w *Workload) (*Workload, error) {
-	w.limits = rolling.Limits{Keys: o.Keys, Ops: o.OpsPerKey, Unknown: o.UnknownPerKey}.Or(rolling.Limits{Keys: 5, Ops: 120, Unknown: 20})
-	if w.length = o.Length; w.length == 0 {
-		w.length = 4
-	}
-	if err := w.limits.Validate(w.name); err != nil {
-		return nil, err
-	}
-	if w.length < 1 {
-		return nil, fmt.Errorf("%s workload: transactions of %d steps: want at least 1", w.name, w.length)
-	}
-	return w, nil
+func newWorkload(limits rolling.Limits, w *Workload) (*Workload, error) {
+	w.limits = limits.Or(rolling.Limits{Keys: 5, Ops: 120, Unknown: 20})
+	return w, w.limits.Validate(w.name)
 }
 
 // Name is "list-transactions" or "register-transactions".
@@ -137,7 +123,7 @@ type generator struct {
 func (g *generator) Next(now workloads.Moment) workloads.Step {
 	random := g.dice[now.Thread]
 	var micros []histories.Micro
-	for range 1 + random.IntN(g.workload.length) {
+	for range 1 + random.IntN(lengthMost) {
 		slot, reads := random.IntN(g.keys.Slots()), random.IntN(2) == 0
 		k := g.keys.At(slot)
 		k.Use()

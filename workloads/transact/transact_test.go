@@ -9,6 +9,7 @@ import (
 	"capsize/checkers"
 	"capsize/histories"
 	"capsize/workloads/internal/play"
+	"capsize/workloads/rolling"
 )
 
 // memory is a store of lists and registers. old, from the hundredth transaction on, makes reads
@@ -66,8 +67,8 @@ func (m *memory) TransactRegisters(_ context.Context, micros []histories.Micro) 
 func judged(t *testing.T, m *memory) map[string]checkers.Result {
 	t.Helper()
 	results := make(map[string]checkers.Result)
-	for _, make := range []func(Options) (*Workload, error){NewLists, NewRegisters} {
-		w, err := make(Options{})
+	for _, make := range []func(rolling.Limits) (*Workload, error){NewLists, NewRegisters} {
+		w, err := make(rolling.Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,11 +31,11 @@ const etcdHistories = 102
 
 func etcd(ctx context.Context, b *bench) error {
 	const promised = 20
-	where, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/anishathalye/porcupine").Output()
+	dir, err := etcdDir(ctx)
 	if err != nil {
-		return fmt.Errorf("find Porcupine (run this in the repository): %w", err)
+		return err
 	}
-	a, err := inChild(ctx, "etcd", filepath.Join(strings.TrimSpace(string(where)), "test_data", "jepsen"))
+	a, err := inChild(ctx, "etcd", dir)
 	if err != nil {
 		return err
 	}
@@ -68,30 +68,50 @@ func etcd(ctx context.Context, b *bench) error {
 // times is how many times faster than Porcupine the search with a model is.
 func (c compare) times() float64 { return c.Porcupine.Seconds() / c.Search.Seconds() }
 
-// compareAll decides each history of a directory by each of the methods.
-func compareAll(dir string) (answer, error) {
+// etcdDir is where Porcupine's module has the histories.
+func etcdDir(ctx context.Context) (string, error) {
+	where, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/anishathalye/porcupine").Output()
+	if err != nil {
+		return "", fmt.Errorf("find Porcupine (run this in the repository): %w", err)
+	}
+	return filepath.Join(strings.TrimSpace(string(where)), "test_data", "jepsen"), nil
+}
+
+// eachHistory reads each history of a directory, but those whose cluster did not come up.
+func eachHistory(dir string, do func(name string, ops []registers.Op) error) error {
 	paths, err := filepath.Glob(filepath.Join(dir, "etcd_*.log"))
 	if err != nil {
-		return answer{}, err
+		return err
 	}
-	clock := begin()
-	operations := 0
-	var list []compare
 	for _, path := range paths {
 		ops, err := readEtcd(path)
 		if err != nil {
-			return answer{}, err
+			return err
 		}
 		if len(ops) == 0 {
-			continue // its cluster did not come up
+			continue
 		}
+		if err := do(strings.TrimSuffix(filepath.Base(path), ".log"), ops); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// compareAll decides each history of a directory by each of the methods.
+func compareAll(dir string) (answer, error) {
+	clock := begin()
+	operations := 0
+	var list []compare
+	err := eachHistory(dir, func(name string, ops []registers.Op) error {
 		c, err := compareOne(ops)
-		if err != nil {
-			return answer{}, fmt.Errorf("%s: %w", path, err)
-		}
-		c.Name = strings.TrimSuffix(filepath.Base(path), ".log")
+		c.Name = name
 		operations += len(ops)
 		list = append(list, c)
+		return err
+	})
+	if err != nil {
+		return answer{}, err
 	}
 	a := clock.answer(operations, "")
 	a.Compared = list

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/anishathalye/porcupine"
@@ -15,23 +12,12 @@ import (
 // The histories that Jepsen recorded of etcd, which Porcupine tests itself with: every method
 // that applies says what Porcupine says.
 func TestThePublicHistoriesOfEtcdAreJudgedAsByPorcupine(t *testing.T) {
-	where, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/anishathalye/porcupine").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	paths, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(where)), "test_data", "jepsen", "etcd_*.log"))
+	dir, err := etcdDir(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	count, illegal, byValues := 0, 0, 0
-	for _, path := range paths {
-		ops, err := readEtcd(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(ops) == 0 {
-			continue // its cluster did not come up
-		}
+	err = eachHistory(dir, func(path string, ops []registers.Op) error {
 		count++
 		model, history := model(), forPorcupine(ops)
 		want, values := search.Linearizable, registers.Linearizable
@@ -52,6 +38,10 @@ func TestThePublicHistoriesOfEtcdAreJudgedAsByPorcupine(t *testing.T) {
 		default:
 			t.Errorf("%s: by values it is %v, Porcupine says %s", path, got, want)
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if count != etcdHistories || illegal == 0 || illegal == count {
 		t.Errorf("%d histories, of which %d are illegal", count, illegal)
